@@ -1,0 +1,51 @@
+# Only Python >= 3.11 and make are needed. Set-up goes into .venv and does nothing when it is up to date.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export DO_NOT_TRACK := 1
+export DAGSTER_DISABLE_TELEMETRY := 1
+export DBT_SEND_ANONYMOUS_USAGE_STATS := false
+
+.PHONY: install demo test lint unit integration dev bench accept lock clean
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python >= 3.11 is needed; set PYTHON=..." && exit 1)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: install
+	$(BIN)/python -m baas_dagster.demo
+
+test: install lint unit integration
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m tests.lint_sql
+
+unit: install
+	$(BIN)/pytest tests/unit -n 2
+
+integration: install
+	$(BIN)/pytest tests/integration tests/e2e -n 2
+
+dev: install
+	$(BIN)/baas dev
+
+bench: install
+	$(BIN)/python benchmarks/bench.py
+
+accept: install
+	$(BIN)/python benchmarks/accept.py $(PART)
+
+lock: install
+	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
+
+clean:
+	rm -rf .baas dbt_project/target dbt_project/logs

@@ -1,0 +1,1 @@
+"""Battery data of electric-vehicle fleets, from delivered logs to published figures."""

@@ -1,0 +1,83 @@
+"""What several assets share: their resources, the keys of a run, and how a partition's materialization is logged."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import dagster as dg
+import duckdb
+
+from baas_dagster.partitions import PartitionId
+from baas_dagster.resources import insert
+
+__all__ = ["asked", "in_parallel", "log_materializations", "set_scope", "table_schema", "write_quality"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def asked(context: dg.AssetExecutionContext) -> list[str]:
+    """The partition keys of this run; a run that covers none would succeed silently, so it is refused."""
+    keys = list(context.partition_keys)
+    if not keys:
+        raise dg.Failure(
+            "the run covers no partition: its range runs against the order in which devices were registered"
+        )
+    return keys
+
+
+def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
+    """Apply `function` on threads (readers and writers of Parquet let go of the interpreter); order is kept."""
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
+
+
+def log_materializations(
+    context: dg.AssetExecutionContext, asset: str, metadata: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """One materialization per partition that succeeded: a range run says by this which of its keys did."""
+    for key, values in metadata.items():
+        context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=dict(values)))
+
+
+def table_schema(columns: Iterable[tuple[str, str, str | None]]) -> dg.TableSchema:
+    """Dagster's table schema of (name, type, description)."""
+    return dg.TableSchema([dg.TableColumn(n, t, description=d) for n, t, d in columns])
+
+
+def set_scope(
+    connection: duckdb.DuckDBPyConnection,
+    partitions: Sequence[PartitionId],
+    files: Mapping[str, Sequence[str]],
+) -> None:
+    """Write what the coming dbt run replaces into the scope tables, which macros/scope.sql reads."""
+    connection.execute("begin")
+    for table in ("scope_partition", "scope_device", "scope_file"):
+        connection.execute(f"delete from ops.{table}")
+    insert(connection, "ops.scope_partition", [(p.device_no, p.measured_month) for p in partitions])
+    insert(connection, "ops.scope_device", [(d,) for d in sorted({p.device_no for p in partitions})])
+    insert(connection, "ops.scope_file", [(kind, path) for kind, paths in files.items() for path in paths])
+    connection.execute("commit")
+
+
+def write_quality(
+    connection: duckdb.DuckDBPyConnection,
+    table_name: str,
+    partitions: Iterable[PartitionId],
+    rows: Sequence[tuple[Any, ...]],
+) -> None:
+    """Replace the rows of ops.partition_quality of one table for these partitions.
+
+    `rows` are (measured_month, device_no, table_name, check_name, severity, is_passed, checked, failed, example).
+    """
+    keys = [(p.device_no, p.measured_month) for p in partitions]
+    connection.execute("create or replace temp table quality_scope (device_no varchar, measured_month varchar)")
+    insert(connection, "quality_scope", keys)
+    connection.execute(
+        """
+        delete from ops.partition_quality
+        where table_name = ? and (device_no, measured_month) in (select device_no, measured_month from quality_scope)
+        """,
+        [table_name],
+    )
+    insert(connection, "ops.partition_quality", rows)

@@ -1,0 +1,138 @@
+"""Stage 3: what each device is, decided from the evidence of all its partitions. STITCHED."""
+
+import hashlib
+import json
+from typing import Any
+
+import dagster as dg
+import duckdb
+
+from baas_dagster.assets.common import asked, log_materializations
+from baas_dagster.partitions import DEVICES
+from baas_dagster.resources import Warehouse, insert
+from baas_dagster.settings import Settings
+from baas_dagster.state import Unit, load, mark
+from baas_dagster.telemetry.decisions import DeviceDecisions, Evidence, decide, read_overrides
+
+__all__ = ["device_decision"]
+
+
+def _evidence(connection: duckdb.DuckDBPyConnection, device_no: str) -> dict[str, list[Evidence]]:
+    """Layout -> evidence of every partition that its checks let in, by month."""
+    rows = connection.execute(
+        """
+        select e.layout_id, e.evidence from ops.decision_evidence as e
+        where e.device_no = ? and not exists (
+            select 1 from ops.partition_gate as g
+            where g.device_no = e.device_no and g.measured_month = e.measured_month
+        )
+        order by e.measured_month
+        """,
+        [device_no],
+    ).fetchall()
+    found: dict[str, list[Evidence]] = {}
+    for layout, text in rows:
+        found.setdefault(layout, []).append(json.loads(text))
+    return found
+
+
+def _car_type(connection: duckdb.DuckDBPyConnection, device_no: str) -> str | None:
+    """The vehicle master's word: of several deliveries the newest, then the one with the greatest hash."""
+    row = connection.execute(
+        """
+        select car_type from ops.vehicle_master where device_no = ?
+        order by delivered_at desc nulls last, source_file desc limit 1
+        """,
+        [device_no],
+    ).fetchone()
+    return str(row[0]).strip().upper().replace(" ", "") if row and row[0] else None
+
+
+def _store(connection: duckdb.DuckDBPyConnection, made: DeviceDecisions) -> str:
+    """Write one device's decisions; returns the hash of their values, which is part of later fingerprints."""
+    device = made.device_no
+    for table in ("device_decision", "device_setting", "layout_setting"):
+        connection.execute(f"delete from ops.{table} where device_no = ?", [device])
+    insert(
+        connection,
+        "ops.device_decision",
+        [
+            (
+                device, d.decision, d.layout_id, d.value, d.confidence, d.n,
+                json.dumps(d.evidence, sort_keys=True), d.is_overridden,
+            )
+            for d in made.decisions
+        ],
+    )  # fmt: skip
+
+    def number(decision: str, layout: str | None = None) -> float | None:
+        value = made.value(decision, layout)
+        return None if value is None else float(value)
+
+    def whole(decision: str, layout: str | None = None) -> int | None:
+        value = number(decision, layout)
+        return None if value is None else int(value)
+
+    sources = [d.evidence.get("source") for d in made.decisions if d.decision == "capacity_nominal_ah"]
+    setting: list[Any] = [
+        made.value("car_type"), made.value("pack_type"), made.value("chemistry"), whole("cell_count"),
+        whole("temp_sensor_count"), made.value("temp_sensor_map"), number("insulation_cap_kohm"),
+        number("capacity_nominal_ah"), sources[0] if sources else None,
+    ]  # fmt: skip
+    layouts = [
+        (device, layout, whole("current_sign", layout), number("voltage_scale", layout))
+        for layout in sorted({d.layout_id for d in made.decisions if d.layout_id})
+    ]
+    content = hashlib.sha256(json.dumps([setting, layouts]).encode()).hexdigest()[:24]
+    insert(connection, "ops.device_setting", [(device, *setting, content)])
+    insert(connection, "ops.layout_setting", layouts)
+    return content
+
+
+@dg.asset(
+    partitions_def=DEVICES,
+    deps=[
+        dg.AssetDep("raw_bms", partition_mapping=dg.MultiToSingleDimensionPartitionMapping("device_no")),
+        dg.AssetDep("raw_gps", partition_mapping=dg.MultiToSingleDimensionPartitionMapping("device_no")),
+    ],
+    group_name="raw",
+    kinds={"duckdb"},
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+)
+def device_decision(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], warehouse: Warehouse
+) -> None:
+    """Current sign and voltage scale per export layout; cells, sensors, pack type, insulation cap: with confidence."""
+    devices = asked(context)
+    overrides = read_overrides(settings.overrides)
+    shown = {}
+    with warehouse.open() as connection:
+        before = dict(connection.execute("select device_no, content from ops.device_setting").fetchall())
+        connection.execute("begin")
+        for device in devices:
+            made = decide(
+                device,
+                _evidence(connection, device),
+                _car_type(connection, device),
+                overrides.get(device, {}),
+                settings.min_sign_evidence,
+            )
+            content = _store(connection, made)
+            shown[device] = {
+                "changed": before.get(device) not in {None, content},
+                "decisions": dg.MetadataValue.md(_table(made)),
+            }
+        state = load(connection, settings)
+        mark(connection, Unit.DECISION, {d: state.made[Unit.DECISION].get(d, "") for d in devices})
+        connection.execute("commit")
+    log_materializations(context, "device_decision", shown)
+
+
+def _table(made: DeviceDecisions) -> str:
+    lines = ["| decision | layout | value | confidence | n | by hand |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {d.decision} | {d.layout_id or ''} | {d.value} | {d.confidence} | {d.n} | {d.is_overridden or ''} |"
+        for d in made.decisions
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,349 @@
+"""Stages 4 and 5: the dbt models, and the stitching of the odometer between them.
+
+LOCAL models (staging views and pieces) read one partition's rows alone and replace exactly the partitions of the run;
+`odometer_chain` and the marts are STITCHED: they read a device's pieces and replace the device. dbt runs inside the
+process on the scope that stands in the scope tables.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import dagster as dg
+import duckdb
+import polars as pl
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, build_dbt_asset_specs
+
+from baas_dagster.assets.common import asked, log_materializations, set_scope, write_quality
+from baas_dagster.checks import check_spec, report
+from baas_dagster.mileage.odometer import EVENT_SCHEMA, SEGMENT_SCHEMA, OdometerRules, stitch
+from baas_dagster.partitions import DEVICES, PARTITIONS, PartitionId
+from baas_dagster.progress import Progress, step
+from baas_dagster.resources import Dbt, DbtFailed, Lake, Warehouse, insert, query
+from baas_dagster.schemas.marts import MART_CHECKS, check_devices
+from baas_dagster.schemas.outcome import Outcome, Severity
+from baas_dagster.settings import Settings, sql_vars
+from baas_dagster.state import Unit, load, mark, mark_failed
+from baas_dagster.telemetry.columns import TableKind
+
+__all__ = ["build_local_models", "build_mart_models", "odometer_chain"]
+
+_LOCAL = "tag:local"
+_STITCHED = "tag:stitched"
+_ONE_RUN = dg.BackfillPolicy.single_run()
+
+
+class _Translator(DagsterDbtTranslator):
+    """Names, groups and upstream assets of dbt nodes."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            DagsterDbtTranslatorSettings(enable_asset_checks=False, enable_duplicate_source_asset_keys=True)
+        )
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        """A model's name alone; a source is the asset that writes it."""
+        if dbt_resource_props["resource_type"] != "source":
+            return dg.AssetKey(dbt_resource_props["name"])
+        name = dbt_resource_props["name"]
+        if dbt_resource_props["source_name"] == "stitched":
+            return dg.AssetKey("odometer_chain")
+        return dg.AssetKey("device_decision" if name in {"device_setting", "layout_setting"} else "raw_bms")
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+        """The folder of the model."""
+        return str(dbt_resource_props["fqn"][1])
+
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
+        """A staging view reads the lake through a macro that dbt cannot see: its raw partition is upstream."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        upstream = {"stg_bms": "raw_bms", "stg_gps": "raw_gps"}.get(spec.key.to_user_string())
+        if upstream is not None and not any(d.asset_key == dg.AssetKey(upstream) for d in spec.deps):
+            spec = spec.replace_attributes(deps=[*spec.deps, dg.AssetDep(upstream)])
+        return spec
+
+
+def _specs(manifest: Mapping[str, Any], select: str) -> list[dg.AssetSpec]:
+    """Assets of the selected models, with descriptions, columns and upstream assets from the manifest."""
+    found = build_dbt_asset_specs(manifest=manifest, dagster_dbt_translator=_Translator(), select=select)
+    return [spec.replace_attributes(skippable=True) for spec in found]
+
+
+def _models(context: dg.AssetExecutionContext) -> list[str]:
+    return sorted(key.to_user_string() for key in context.selected_asset_keys)
+
+
+def _run_dbt(
+    dbt: Dbt, warehouse: Warehouse, settings: Settings, unit: Unit, models: Sequence[str], keys: Sequence[str]
+) -> Mapping[str, float]:
+    """Run dbt; when it fails, the units of this run are recorded as failed with dbt's words."""
+    try:
+        return dbt.run(models)
+    except DbtFailed as error:
+        with warehouse.open() as connection:
+            wanted = load(connection, settings).wanted[unit]
+            mark_failed(connection, unit, {key: wanted.get(key, "") for key in keys}, str(error))
+        raise dg.Failure(f"dbt: {error}") from error
+
+
+def _row_counts(connection: duckdb.DuckDBPyConnection, table: str, by: str) -> dict[str, int]:
+    scope = "ops.scope_partition" if "measured_month" in by else "ops.scope_device"
+    rows = connection.execute(
+        f"select {by} as key, count(*) from {table} inner join {scope} using ({_join_columns(by)}) group by key"
+    ).fetchall()
+    return dict(rows)
+
+
+def _join_columns(by: str) -> str:
+    return "device_no, measured_month" if "measured_month" in by else "device_no"
+
+
+def build_local_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
+    """Staging views and local pieces as one multi-asset over device x month."""
+
+    @dg.multi_asset(
+        name="local_models",
+        specs=_specs(manifest, _LOCAL),
+        can_subset=True,
+        partitions_def=PARTITIONS,
+        backfill_policy=_ONE_RUN,
+    )
+    def local_models(
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        warehouse: Warehouse,
+        lake: dg.ResourceParam[Lake],
+        dbt: dg.ResourceParam[Dbt],
+        progress: dg.ResourceParam[Progress],
+    ) -> Iterator[Any]:
+        keys = asked(context)
+        parts = [PartitionId.parse(key) for key in keys]
+        models = _models(context)
+        # locked from the scope to the state, so that no other run changes the scope in between
+        with warehouse.locked(), step(progress, "local pieces", len(parts), "partitions"):
+            with warehouse.open() as connection:
+                set_scope(connection, parts, _files(connection, lake, parts))
+            _run_dbt(dbt, warehouse, settings, Unit.LOCAL, models, keys)
+            with warehouse.open() as connection:
+                counts = _counted(connection, manifest, models, "device_no || '|' || measured_month")
+                if "int_value_count" in models:
+                    _write_value_counts(connection, parts)
+                if set(models) == {k.to_user_string() for k in local_models.keys}:
+                    made = load(connection, settings).made[Unit.LOCAL]
+                    mark(connection, Unit.LOCAL, {key: made.get(key, "") for key in keys})
+            progress.advance(len(parts))
+        for model in models:
+            log_materializations(context, model, {k: _metadata(counts, model, k) for k in keys})
+        yield from ()  # a multi-asset is a generator; what succeeded has been logged key by key
+
+    return local_models
+
+
+def _metadata(counts: Mapping[str, Mapping[str, int]], model: str, key: str) -> dict[str, Any]:
+    return {"dagster/row_count": counts[model].get(key, 0)} if model in counts else {}
+
+
+def _counted(
+    connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any], models: Sequence[str], by: str
+) -> dict[str, dict[str, int]]:
+    """Model -> key -> rows, of the models that are tables."""
+    found = {}
+    for node in manifest["nodes"].values():
+        is_wanted = node["resource_type"] == "model" and node["name"] in models
+        if is_wanted and node["config"]["materialized"] in {"incremental", "table"}:
+            found[node["name"]] = _row_counts(connection, f"{node['schema']}.{node['name']}", by)
+    return found
+
+
+def _files(connection: duckdb.DuckDBPyConnection, lake: Lake, parts: Sequence[PartitionId]) -> dict[str, list[str]]:
+    """The raw files of these partitions, and one typed empty file per kind."""
+    wanted = {(p.device_no, p.measured_month) for p in parts}
+    files = {str(kind): [str(lake.empty_path(kind))] for kind in TableKind}
+    rows = connection.execute(
+        "select kind, device_no, measured_month, path from ops.raw_partition where path is not null"
+    ).fetchall()
+    for kind, device, month, path in rows:
+        if (device, month) in wanted:
+            files[kind].append(str(lake.path / path))
+    return files
+
+
+def _write_value_counts(connection: duckdb.DuckDBPyConnection, parts: Sequence[PartitionId]) -> None:
+    """What is no measurement, counted per device, month and rule, beside the checks."""
+    rows = connection.execute(
+        """
+        select
+            c.measured_month, c.device_no, 'stg_' || c.source_kind as table_name, c.rule as check_name, c.kind,
+            c.rows_hit = 0 as is_passed, c.rows_checked, c.rows_hit, c.example,
+        from intermediate.int_value_count as c inner join ops.scope_partition using (device_no, measured_month)
+        """
+    ).fetchall()
+    for table in ("stg_bms", "stg_gps"):
+        write_quality(connection, table, parts, [row for row in rows if row[2] == table])
+
+
+def _rules() -> OdometerRules:
+    numbers = sql_vars()
+    return OdometerRules(**{f.name: numbers[f.name] for f in fields(OdometerRules)})
+
+
+@dg.asset(
+    partitions_def=DEVICES,
+    deps=[
+        dg.AssetDep(name, partition_mapping=dg.MultiToSingleDimensionPartitionMapping("device_no"))
+        for name in ("int_odometer_run", "int_mileage_day", "int_gps_run")
+    ],
+    group_name="marts",
+    kinds={"polars", "duckdb"},
+    backfill_policy=_ONE_RUN,
+    output_required=False,
+)
+def odometer_chain(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, progress: dg.ResourceParam[Progress]
+) -> None:
+    """Kilometres in time and odometer events of whole devices, stitched from the pieces of all their months."""
+    devices = asked(context)
+    rules = _rules()
+    shown = {}
+    with warehouse.open() as connection, step(progress, "stitching", len(devices), "devices"):
+        gates: dict[str, list[str]] = {}
+        for device, month in connection.execute(
+            "select distinct device_no, measured_month from ops.partition_gate"
+        ).fetchall():
+            gates.setdefault(device, []).append(month)
+        segments, events = [], []
+        for device in devices:
+            runs, days, gps_runs = (
+                query(connection, f"select * from intermediate.{name} where device_no = ?", [device])
+                for name in ("int_odometer_run", "int_mileage_day", "int_gps_run")
+            )
+            found = stitch(runs, days, gps_runs, rules, gates.get(device, ()))
+            segments.append(found.segments)
+            events.append(found.events)
+            shown[device] = {"segments": found.segments.height, "events": found.events.height}
+            progress.advance(1)
+        connection.execute("begin")
+        for table, frames, schema in (
+            ("odometer_segment", segments, SEGMENT_SCHEMA),
+            ("odometer_event", events, EVENT_SCHEMA),
+        ):
+            new = pl.concat([pl.DataFrame(schema=schema), *frames])
+            connection.register("new_rows", new.to_arrow())
+            connection.execute(f"create table if not exists stitched.{table} as select * from new_rows where false")
+            connection.execute(
+                f"delete from stitched.{table} where device_no in (select unnest(?::varchar[]))", [devices]
+            )
+            connection.execute(f"insert into stitched.{table} by name select * from new_rows")
+            connection.unregister("new_rows")
+        connection.execute("commit")
+    log_materializations(context, "odometer_chain", shown)
+
+
+def build_mart_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
+    """The marts as one multi-asset over devices, with their pandera checks."""
+
+    @dg.multi_asset(
+        name="mart_models",
+        specs=_specs(manifest, _STITCHED),
+        check_specs=[
+            check_spec(table, DEVICES, "A device that fails keeps its last figures.") for table in MART_CHECKS
+        ],
+        can_subset=True,
+        partitions_def=DEVICES,
+        backfill_policy=_ONE_RUN,
+    )
+    def mart_models(
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        warehouse: Warehouse,
+        dbt: dg.ResourceParam[Dbt],
+        progress: dg.ResourceParam[Progress],
+    ) -> Iterator[Any]:
+        devices = asked(context)
+        models = _models(context)
+        with warehouse.locked(), step(progress, "marts", len(devices), "devices"):
+            with warehouse.open() as connection:
+                set_scope(connection, _months_of(connection, devices), {})
+            _run_dbt(dbt, warehouse, settings, Unit.DEVICE, models, devices)
+            with warehouse.open() as connection:
+                counts = _counted(connection, manifest, models, "device_no")
+                outcomes = _check(connection, models, devices)
+                if set(models) == {k.to_user_string() for k in mart_models.keys}:
+                    made = load(connection, settings).made[Unit.DEVICE]
+                    mark(connection, Unit.DEVICE, {d: made.get(d, "") for d in devices})
+            progress.advance(len(devices))
+        for model in models:
+            log_materializations(context, model, {d: _metadata(counts, model, d) for d in devices})
+        for table, found in outcomes.items():
+            yield from report(context, table, found)
+
+    return mart_models
+
+
+def _months_of(connection: duckdb.DuckDBPyConnection, devices: Sequence[str]) -> list[PartitionId]:
+    known = connection.execute(
+        """
+        select distinct device_no, measured_month from ops.unit_state
+        cross join lateral (select split_part(key, '|', 1) as device_no, split_part(key, '|', 2) as measured_month)
+        where unit = 'local' and split_part(key, '|', 1) in (select unnest(?::varchar[]))
+        """,
+        [list(devices)],
+    ).fetchall()
+    return [PartitionId(device, month) for device, month in known]
+
+
+_MINE = "device_no in (select unnest(?::varchar[]))"
+_CHECKED = {
+    "fct_mileage_daily": f"select * from marts.fct_mileage_daily where {_MINE}",
+    "fct_mileage_monthly": f"""
+        with days as (
+            select device_no, measured_month, sum(distance_km) as days_distance_km
+            from marts.fct_mileage_daily group by device_no, measured_month
+        )
+        select m.*, days.days_distance_km
+        from marts.fct_mileage_monthly as m left join days using (device_no, measured_month)
+        where {_MINE}
+    """,
+    "fct_odometer_event": f"select * from marts.fct_odometer_event where {_MINE}",
+}
+
+
+def _check(
+    connection: duckdb.DuckDBPyConnection, models: Sequence[str], devices: Sequence[str]
+) -> dict[str, dict[str, list[Outcome]]]:
+    """Check the marts of these devices; a device that fails a severe check keeps its last good figures."""
+    found: dict[str, dict[str, list[Outcome]]] = {}
+    listed = list(devices)
+    for table in (name for name in MART_CHECKS if name in models):
+        frame = query(connection, _CHECKED[table], [listed])
+        by_device, by_month = check_devices(table, frame, listed)
+        found[table] = by_device
+        connection.execute(
+            "delete from ops.partition_quality where table_name = ? and device_no in (select unnest(?::varchar[]))",
+            [table, listed],
+        )
+        insert(
+            connection,
+            "ops.partition_quality",
+            [
+                (
+                    month, device, table, o.check_name, str(o.severity), o.is_passed, o.rows_checked, o.rows_failed,
+                    o.example,
+                )
+                for (device, month), outcomes in by_month.items()
+                for o in outcomes
+            ],
+        )  # fmt: skip
+    connection.execute("delete from ops.device_hold where device_no in (select unnest(?::varchar[]))", [listed])
+    insert(
+        connection,
+        "ops.device_hold",
+        [
+            (device, f"{table}.{o.check_name}", o.example or "")
+            for table, by_device in found.items()
+            for device, outcomes in by_device.items()
+            for o in outcomes
+            if o.severity is Severity.HOLD and not o.is_passed
+        ],
+    )
+    return found

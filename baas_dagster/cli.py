@@ -1,0 +1,245 @@
+"""The `baas` command: thin. It reads arguments, calls the chain, and shows what came out.
+
+Exit codes: 0 all good, 1 something failed its checks or could not be read, 2 usage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from baas_dagster.settings import Settings
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console()
+errors = Console(stderr=True)
+
+_USAGE = 2
+
+
+class Bars:
+    """Progress bars on a terminal, one plain line per step elsewhere."""
+
+    def __init__(self) -> None:
+        columns = [SpinnerColumn(), TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn()]
+        self._bars = Progress(*columns, TextColumn("{task.fields[unit]}"), TimeElapsedColumn(), console=errors)
+        self._task: object | None = None
+        self._is_live = errors.is_terminal
+
+    def start(self, step: str, total: int, unit: str) -> None:
+        """A step begins."""
+        if self._is_live:
+            self._bars.start()
+            self._task = self._bars.add_task(step, total=total or None, unit=unit)
+        else:
+            errors.print(f"{step}{f' ({total:,} {unit})' if total else ''}", highlight=False)
+
+    def advance(self, amount: int) -> None:
+        """So much of the step is done."""
+        if self._is_live and self._task is not None:
+            self._bars.advance(self._task, amount)  # type: ignore[arg-type]
+
+    def done(self) -> None:
+        """The step is over."""
+        if self._is_live:
+            self._bars.stop()
+            self._task = None
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "BAAS_" + "_".join(str(part) for part in problem["loc"]).upper()
+            errors.print(f"{name}: {problem['msg']} (is {problem['input']!r})", style="red", highlight=False)
+        raise typer.Exit(_USAGE) from None
+
+
+def _quiet() -> None:
+    logging.getLogger("dagster").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="dagster")
+
+
+@app.command()
+def run(
+    month: Annotated[str | None, typer.Option(help="One month or a span: 2023-01 or 2023-01..2023-03.")] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Device number, 11 digits; may be given several times.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every partition anew, whatever its state.")] = False,
+) -> None:
+    """Intake, then every partition that is new, changed or failed (or the ones named), then publish."""
+    settings = _settings()
+    _quiet()
+    from baas_dagster.definitions import build
+    from baas_dagster.partitions import is_device_no, month_span
+    from baas_dagster.runs import Asked, Chain, instance_of
+
+    try:
+        months = month_span(month) if month else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--month") from None
+    for number in device or []:
+        if not is_device_no(number):
+            raise typer.BadParameter(f"{number!r} is not 11 digits", param_hint="--device")
+    asked = Asked(months, tuple(device or ()), everything)
+    with instance_of(settings) as instance:
+        chain = Chain(settings, build(settings, Bars()), instance)
+        done = chain.run(asked)
+    for text in done.errors:
+        errors.print(text, style="red", highlight=False)
+    raise typer.Exit(_summary(settings, failed=bool(done.errors)))
+
+
+def _summary(settings: Settings, *, failed: bool) -> int:
+    """Show where things stand; the exit code."""
+    from baas_dagster.report import overview
+    from baas_dagster.resources import Warehouse
+
+    with Warehouse.of(settings).open() as connection:
+        view = overview(connection, settings)
+    table = Table(title="Chain", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in view.figures:
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:,.1f}")
+    console.print(table)
+    if view.months:
+        months = Table("device", "month", "km", "+- km", "coverage %", "grade", "why", title="Mileage")
+        for row in view.months[-40:]:
+            months.add_row(*row)
+        console.print(months)
+        if len(view.months) > 40:
+            console.print(f"... and {len(view.months) - 40} earlier rows in fct_mileage_monthly")
+    for text in view.problems[:30]:
+        console.print(f"- {text}", style="yellow", highlight=False)
+    if len(view.problems) > 30:
+        console.print(f"... and {len(view.problems) - 30} more: tables delivery and partition_quality")
+    console.print(f"snapshot: {settings.publish / 'fleet.duckdb'}", highlight=False)
+    console.print("`baas status` says what is up to date; `make dev` opens the Dagster UI.", highlight=False)
+    return 1 if failed or view.problems else 0
+
+
+@app.command()
+def status() -> None:
+    """What has been delivered, what is up to date, what failed and why."""
+    settings = _settings()
+    from baas_dagster.intake import changed_paths
+    from baas_dagster.report import overview
+    from baas_dagster.resources import Warehouse, WarehouseBusy
+    from baas_dagster.state import Unit, load
+
+    try:
+        with Warehouse.of(settings).open(timeout_s=5) as connection:
+            state = load(connection, settings)
+            waiting = changed_paths(connection, settings)
+            view = overview(connection, settings)
+    except WarehouseBusy as busy:
+        errors.print(f"a run is at work: {busy}", highlight=False)
+        raise typer.Exit(1) from None
+    table = Table("unit", "known", "up to date", "new", "changed", "failed", title="State")
+    for unit in Unit:
+        work = state.work(unit)
+        by_reason = {reason: sum(w.reason == reason for w in work) for reason in ("new", "changed", "failed")}
+        known = len(state.wanted[unit])
+        table.add_row(str(unit), *(f"{n:,}" for n in (known, known - len(work), *by_reason.values())))
+    console.print(table)
+    console.print(f"files in the landing that wait for intake: {waiting:,}", highlight=False)
+    for unit, key, reason in state.failed():
+        console.print(f"- {unit} {key}: {reason}", style="red", highlight=False)
+    for text in view.problems:
+        console.print(f"- {text}", style="yellow", highlight=False)
+    raise typer.Exit(1 if view.problems or state.failed() else 0)
+
+
+@app.command()
+def publish() -> None:
+    """Write the snapshot anew."""
+    settings = _settings()
+    _quiet()
+    from baas_dagster.definitions import build
+    from baas_dagster.runs import Chain, instance_of
+
+    with instance_of(settings) as instance:
+        done = Chain(settings, build(settings, Bars()), instance).publish()
+    for text in done.errors:
+        errors.print(text, style="red", highlight=False)
+    console.print(f"snapshot: {settings.publish / 'fleet.duckdb'}", highlight=False)
+    raise typer.Exit(1 if done.errors else 0)
+
+
+@app.command()
+def doctor(
+    repair: Annotated[
+        bool, typer.Option(help="Remove leftovers and mark what is broken, so that a run rebuilds it.")
+    ] = False,
+) -> None:
+    """Check lake, warehouse, snapshot and locks."""
+    settings = _settings()
+    from baas_dagster.doctor import examine
+
+    found = examine(settings, repair=repair)
+    for text in found.notes:
+        console.print(text, highlight=False)
+    for text in found.broken:
+        console.print(f"- {text}", style="yellow", highlight=False)
+    if found.broken and repair:
+        console.print("repaired; `baas run` rebuilds what is missing")
+    elif not found.broken:
+        console.print("all good")
+    raise typer.Exit(1 if found.broken and not repair else 0)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="Folder for the deliveries.")],
+    truth: Annotated[Path | None, typer.Option(help="Folder for what really happened (Parquet).")] = None,
+    fleet: Annotated[str | None, typer.Option(help="A standard fleet: tiny, demo, fine, coarse, faulty, year.")] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="Cars of a fleet of your own.")] = None,
+    months: Annotated[int | None, typer.Option(min=1, help="Months of a fleet of your own.")] = None,
+    dt: Annotated[float | None, typer.Option(min=0.5, help="Seconds between rows.")] = None,
+    hours_per_day: Annotated[float | None, typer.Option(min=0.1, max=24, help="Powered hours a day.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
+) -> None:
+    """Deliveries of simulated cars in the real layout, and the truth behind them."""
+    from baas_dagster.simulator import STANDARD_FLEETS, custom_fleet, simulate
+
+    if (fleet is None) == (devices is None):
+        raise typer.BadParameter("give either --fleet or --devices (with --months, --dt, --hours-per-day)")
+    if fleet is not None and fleet not in STANDARD_FLEETS:
+        raise typer.BadParameter(f"{fleet!r} is none of {', '.join(STANDARD_FLEETS)}", param_hint="--fleet")
+    if fleet is not None:
+        spec = STANDARD_FLEETS[fleet]
+    else:
+        spec = custom_fleet(devices or 1, months or 1, dt or 10.0, hours_per_day or 3.0)
+    bars = Bars()
+    bars.start(f"simulating {spec.name}", spec.devices * spec.months, "device-months")
+    before = 0
+
+    def show(_: str, number: int, total: int) -> None:
+        nonlocal before
+        bars.advance(number - before)
+        before = number
+
+    summary = simulate(out, truth, spec, seed, show)
+    bars.done()
+    console.print(summary, highlight=False)
+
+
+if __name__ == "__main__":
+    app()

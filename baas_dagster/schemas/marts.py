@@ -1,0 +1,92 @@
+"""What the marts must look like, per device. A device that fails a HOLD check keeps its last published figures.
+
+Belongs here: rules that hold for every row of a mart whatever the data are. Does not belong here: what a table must
+look like as a whole (dbt tests: keys, relationships), and grades of bad data (the marts themselves).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandera.polars as pa
+import polars as pl
+
+from baas_dagster.schemas.outcome import Outcome, Severity, outcomes_by
+
+__all__ = ["MART_CHECKS", "check_devices"]
+
+_KM_PER_DAY = 24 * 220.0  # what a car can drive in a day (DOMAIN 4: 220 km/h)
+_ROUNDING_KM = 1e-6
+
+
+def _number(*checks: pa.Check) -> pa.Column:
+    return pa.Column(pl.Float64, list(checks), nullable=True)
+
+
+def _at_least(low: float, name: str) -> pa.Check:
+    return pa.Check.ge(low, error=name)
+
+
+def _within(low: float, high: float, name: str) -> pa.Check:
+    return pa.Check.in_range(low, high, error=name)
+
+
+def _days_add_up(data: pa.PolarsData) -> pl.LazyFrame:
+    frame: pl.LazyFrame = data.lazyframe
+    difference = (pl.col("distance_km") - pl.col("days_distance_km")).abs()
+    return frame.select((difference <= _ROUNDING_KM).fill_null(value=True))
+
+
+MART_CHECKS: dict[str, pa.DataFrameSchema] = {
+    "fct_mileage_daily": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "service_date": pa.Column(pl.Date, nullable=False),
+            "distance_km": _number(_within(-_ROUNDING_KM, _KM_PER_DAY, "day_distance_possible")),
+            "unlogged_km": _number(_at_least(-_ROUNDING_KM, "day_unlogged_not_negative")),
+            "boundary_uncertain_km": _number(_at_least(-_ROUNDING_KM, "day_uncertainty_not_negative")),
+            "coverage_pct": _number(_within(-_ROUNDING_KM, 100 + _ROUNDING_KM, "day_coverage_0_100_pct")),
+        },
+        strict=False,
+    ),
+    "fct_mileage_monthly": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "measured_month": pa.Column(pl.String, nullable=False),
+            "distance_km": _number(_within(-_ROUNDING_KM, 31 * _KM_PER_DAY, "month_distance_possible")),
+            "unlogged_km": _number(_at_least(-_ROUNDING_KM, "month_unlogged_not_negative")),
+            "boundary_uncertain_km": _number(_at_least(-_ROUNDING_KM, "month_uncertainty_not_negative")),
+            "coverage_pct": _number(_within(-_ROUNDING_KM, 100 + _ROUNDING_KM, "month_coverage_0_100_pct")),
+            "grade": pa.Column(pl.String, pa.Check.isin(list("ABCD"), error="grade_a_to_d"), nullable=False),
+        },
+        checks=[pa.Check(_days_add_up, error="days_add_up_to_month")],
+        strict=False,
+    ),
+    "fct_odometer_event": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "code": pa.Column(pl.String, pa.Check.str_startswith("ODO_", error="event_code_known"), nullable=False),
+            "occurred_at": pa.Column(pl.Datetime("us"), nullable=False),
+        },
+        strict=False,
+    ),
+}
+"""One schema per checked mart. `days_distance_km` is added to a month: the sum of its days."""
+
+_HOLDS = {
+    "day_distance_possible", "month_distance_possible", "days_add_up_to_month", "grade_a_to_d", "event_code_known",
+}  # fmt: skip
+
+
+def check_devices(
+    table: str, frame: pl.DataFrame, devices: Sequence[str]
+) -> tuple[dict[str, list[Outcome]], dict[tuple[str, str], list[Outcome]]]:
+    """Outcomes of one mart: per device, and per (device, month). `frame` holds the rows of these devices."""
+    severities = dict.fromkeys(_HOLDS, Severity.HOLD)
+    by_device = outcomes_by(MART_CHECKS[table], frame, severities, ["device_no"])
+    by_month = outcomes_by(MART_CHECKS[table], frame, severities, ["device_no", "measured_month"])
+    nothing = outcomes_by(MART_CHECKS[table], frame.clear(), severities, [])[()]
+    return (
+        {device: by_device.get((device,), nothing) for device in devices},
+        {(key[0], key[1]): found for key, found in by_month.items()},
+    )

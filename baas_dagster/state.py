@@ -1,0 +1,253 @@
+"""What is new, changed, stale or failed: one fingerprint per unit of state, and nothing else says so.
+
+A unit is one raw partition (`raw_bms`, `raw_gps`), one device's decisions (`decision`), one partition's local pieces
+(`local`), one device's marts (`device`), or the published snapshot (`fleet`). Its fingerprint is a hash of what makes
+it: input content, code, numbers, decisions. `wanted` computes what each should be, the table ops.unit_state says what
+each is; the difference is the work. `baas run`, `baas status`, the sensor and the self-healing schedule all read this.
+
+Belongs here: fingerprints, the catalogue queries they need, the plan. Does not belong here: doing the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+
+import duckdb
+
+from baas_dagster.partitions import KST, PartitionId
+from baas_dagster.resources import code_hash, insert
+from baas_dagster.settings import DBT_PROJECT, Settings
+from baas_dagster.telemetry.columns import TableKind
+from baas_dagster.telemetry.decisions import read_overrides
+
+__all__ = ["CodeVersions", "State", "Unit", "WorkItem", "load", "mark", "mark_failed", "parser_version"]
+
+
+class Unit(StrEnum):
+    """The units of state, in the order in which they build on each other."""
+
+    RAW_BMS = "raw_bms"
+    RAW_GPS = "raw_gps"
+    DECISION = "decision"
+    LOCAL = "local"
+    DEVICE = "device"
+    FLEET = "fleet"
+
+    @classmethod
+    def raw(cls, kind: TableKind) -> Unit:
+        """The unit of raw partitions of a kind."""
+        return cls.RAW_BMS if kind is TableKind.BMS else cls.RAW_GPS
+
+
+_PACKAGE = Path(__file__).parent
+FLEET_KEY = "fleet"
+
+
+@dataclass(frozen=True)
+class CodeVersions:
+    """Content hash of the code that makes each unit."""
+
+    parser: str
+    raw: str
+    decision: str
+    local: str
+    device: str
+    fleet: str
+
+
+@lru_cache(maxsize=1)
+def code_versions() -> CodeVersions:
+    """Hashes of the source files behind each unit. A file that only shows or schedules is in none of them."""
+    telemetry, dbt = _PACKAGE / "telemetry", DBT_PROJECT
+    models, macros = dbt / "models", dbt / "macros"
+    parser = [telemetry / f"{name}.py" for name in ("archives", "cells", "columns", "delivery", "formats")]
+    raw = [telemetry / "clean.py", _PACKAGE / "assets" / "raw.py", _PACKAGE / "schemas" / "raw.py"]
+    decision = [telemetry / "decisions.py", dbt / "seeds" / "pack_type.csv", _PACKAGE / "assets" / "decisions.py"]
+    local = [models / "staging", models / "intermediate", macros]
+    device = [models / "marts", macros, _PACKAGE / "mileage", _PACKAGE / "schemas" / "marts.py"]
+    return CodeVersions(
+        parser=code_hash(*parser),
+        raw=code_hash(*raw),
+        decision=code_hash(*decision),
+        local=code_hash(*local),
+        device=code_hash(*device),
+        fleet=code_hash(_PACKAGE / "assets" / "publish.py"),
+    )
+
+
+def parser_version(settings: Settings) -> str:
+    """What decides how a landing file is read: code, and the first month that is believed."""
+    return _hash(code_versions().parser, settings.first_month)
+
+
+@dataclass(frozen=True, order=True)
+class WorkItem:
+    """One unit that needs a run, and why: `new`, `changed` (its input or code), or `failed` (the last time)."""
+
+    unit: Unit
+    key: str
+    fingerprint: str
+    reason: str
+
+
+@dataclass
+class State:
+    """The whole state at one moment: wanted and held fingerprints of every unit."""
+
+    wanted: dict[Unit, dict[str, str]]
+    made: dict[Unit, dict[str, str]]
+    """What each would be if it were made now, from its inputs as they are: the same once those are up to date."""
+    held: dict[Unit, dict[str, tuple[str, str, str | None]]]  # key -> fingerprint, status, reason
+    weight: dict[PartitionId, int] = field(default_factory=dict)  # BMS rows delivered
+
+    def work(self, unit: Unit, *, retry_failed: bool = True) -> list[WorkItem]:
+        """Units that need a run, in the order of their keys."""
+        found = []
+        held = self.held[unit]
+        for key, fingerprint in sorted(self.wanted[unit].items()):
+            have = held.get(key)
+            if have is None:
+                found.append(WorkItem(unit, key, fingerprint, "new"))
+            elif have[0] != fingerprint:
+                found.append(WorkItem(unit, key, fingerprint, "changed"))
+            elif have[1] == "failed" and retry_failed:
+                found.append(WorkItem(unit, key, fingerprint, "failed"))
+        return found
+
+    def failed(self) -> list[tuple[Unit, str, str]]:
+        """Units whose last run failed, with the reason."""
+        return [
+            (unit, key, reason or "")
+            for unit, held in self.held.items()
+            for key, (_, status, reason) in sorted(held.items())
+            if status == "failed" and key in self.wanted[unit]
+        ]
+
+    @property
+    def partitions(self) -> list[PartitionId]:
+        """Every partition that has been delivered."""
+        return [PartitionId.parse(key) for key in sorted(self.wanted[Unit.LOCAL])]
+
+    @property
+    def devices(self) -> list[str]:
+        """Every device that has been delivered."""
+        return sorted(self.wanted[Unit.DEVICE])
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:24]
+
+
+def load(connection: duckdb.DuckDBPyConnection, settings: Settings) -> State:
+    """Read the catalogue and compute every fingerprint. Linear in partitions, reads no Parquet file."""
+    slices: dict[tuple[str, str], list[str]] = {}
+    weight: dict[PartitionId, int] = {}
+    rows = connection.execute(
+        """
+        select kind, device_no, measured_month, s.source_file || ':' || f.parser as content, s.row_count
+        from ops.delivered_slice as s inner join ops.delivered_file as f using (sha256)
+        """
+    ).fetchall()
+    for kind, device, month, content, count in rows:
+        part = PartitionId(device, month)
+        slices.setdefault((kind, part.key), []).append(content)
+        if kind == "bms":
+            weight[part] = weight.get(part, 0) + count
+    held: dict[Unit, dict[str, tuple[str, str, str | None]]] = {unit: {} for unit in Unit}
+    for unit, key, fingerprint, status, reason in connection.execute(
+        "select unit, key, fingerprint, status, reason from ops.unit_state"
+    ).fetchall():
+        held[Unit(unit)][key] = (fingerprint, status, reason)
+    inputs = _Inputs(
+        numbers=settings.numbers_hash(),
+        slices={name: sorted(content) for name, content in slices.items()},
+        overrides={
+            device: str(sorted((d, layout or "", v) for (d, layout), v in by_hand.items()))
+            for device, by_hand in read_overrides(settings.overrides).items()
+        },
+        masters=dict(
+            connection.execute(
+                "select device_no, string_agg(source_file, '|' order by source_file) from ops.vehicle_master group by 1"
+            ).fetchall()
+        ),
+        decided=dict(connection.execute("select device_no, content from ops.device_setting").fetchall()),
+        delivered=connection.execute(
+            "select md5(string_agg(path || coalesce(sha256, ''), '|' order by path)) from ops.landing_file"
+        ).fetchall()[0][0],
+        # a partition whose last file is gone from the catalogue is made empty, so it stays known
+        keys=sorted({key for _, key in slices} | {key for unit in _BY_PARTITION for key in held[unit]}),
+    )
+    wanted = _fingerprints(inputs, None)
+    made = _fingerprints(
+        inputs, {unit: {k: f if s == "ok" else f"failed:{f}" for k, (f, s, _) in h.items()} for unit, h in held.items()}
+    )
+    return State(wanted, made, held, weight)
+
+
+_BY_PARTITION = (Unit.RAW_BMS, Unit.RAW_GPS, Unit.LOCAL)
+_Fingerprints = dict[Unit, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    numbers: str
+    slices: Mapping[tuple[str, str], list[str]]
+    overrides: Mapping[str, str]
+    masters: Mapping[str, str]
+    decided: Mapping[str, str]
+    delivered: str | None
+    keys: list[str]
+
+
+def _fingerprints(inputs: _Inputs, held: _Fingerprints | None) -> _Fingerprints:
+    """Every fingerprint, each built on what the units below it should be (`held` None) or are (`held`)."""
+    code, numbers = code_versions(), inputs.numbers
+    made: _Fingerprints = {unit: {} for unit in Unit}
+    below = made if held is None else held
+    by_device: dict[str, list[str]] = {}
+    for key in inputs.keys:
+        by_device.setdefault(PartitionId.parse(key).device_no, []).append(key)
+        for kind in TableKind:
+            made[Unit.raw(kind)][key] = _hash(code.raw, numbers, *inputs.slices.get((str(kind), key), []))
+    for device, keys in by_device.items():
+        raw = [f"{key}={below[Unit.RAW_BMS].get(key, '')}" for key in keys]
+        by_hand, master = inputs.overrides.get(device, ""), inputs.masters.get(device, "")
+        made[Unit.DECISION][device] = _hash(code.decision, numbers, by_hand, master, *raw)
+        decision = inputs.decided.get(device, "")
+        for key in keys:
+            parts = (below[Unit.RAW_BMS].get(key, ""), below[Unit.RAW_GPS].get(key, ""))
+            made[Unit.LOCAL][key] = _hash(code.local, numbers, decision, *parts)
+        pieces = [f"{key}={below[Unit.LOCAL].get(key, '')}" for key in keys]
+        made[Unit.DEVICE][device] = _hash(code.device, numbers, decision, *pieces)
+    devices = [f"{device}={below[Unit.DEVICE].get(device, '')}" for device in sorted(by_device)]
+    if inputs.delivered is not None:  # before the first delivery there is nothing to publish
+        made[Unit.FLEET][FLEET_KEY] = _hash(code.fleet, inputs.delivered, *devices)
+    return made
+
+
+def mark(connection: duckdb.DuckDBPyConnection, unit: Unit, fingerprints: Mapping[str, str]) -> None:
+    """Record that units are now what their fingerprints say."""
+    _write(connection, unit, [(k, f, "ok", None) for k, f in fingerprints.items()])
+
+
+def mark_failed(
+    connection: duckdb.DuckDBPyConnection, unit: Unit, fingerprints: Mapping[str, str], reason: str
+) -> None:
+    """Record that units could not be made, and why."""
+    _write(connection, unit, [(k, f, "failed", reason[:2000]) for k, f in fingerprints.items()])
+
+
+def _write(connection: duckdb.DuckDBPyConnection, unit: Unit, rows: Iterable[tuple[str, str, str, str | None]]) -> None:
+    now = datetime.now(KST).replace(tzinfo=None)
+    insert(
+        connection,
+        "ops.unit_state",
+        [(str(unit), key, fingerprint, status, reason, now) for key, fingerprint, status, reason in rows],
+        or_replace=True,
+    )

@@ -1,0 +1,379 @@
+"""What a device's data say about the device: sign, scale, cells, sensors, pack type, with the evidence for it.
+
+Belongs here: evidence of one partition (LOCAL), and the decision from the evidence of all partitions (STITCHED). Pure
+functions. Does not belong here: applying decisions (dbt staging), or storing them (``assets``).
+
+Evidence is a dictionary of counts and sums that add up over partitions, so that any grouping gives the same decision.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from baas_dagster.settings import PROJECT_ROOT
+
+__all__ = [
+    "EVIDENCE_COLUMNS", "Decision", "DeviceDecisions", "PackType", "add_up", "decide", "evidence", "pack_types",
+    "read_overrides",
+]  # fmt: skip
+
+Evidence = dict[str, Any]
+
+EVIDENCE_COLUMNS = [
+    "time", "pack_current", "pack_volt", "soc", "emobility_spd", "cumul_current_chrgd", "cumul_current_dischrgd",
+    "cell_n", "cell_sum_mv", "cell_max_mv", "mod_temp_dc", "insul_resistance", "layout_id",
+]  # fmt: skip
+"""The columns of a raw BMS partition that evidence reads; the cell lists are not among them."""
+
+_PAIR_GAP_S = 30.0
+"""Row pairs further apart than this say nothing of the ohmic response: temperature and SoC have moved."""
+_CURRENT_STEP_A = 5.0
+"""Steps of the delivered current (resolution 0.1 A) that move the voltage of any pack above its 0.1 V resolution."""
+_LFP_CEILING_MV = 3700
+"""LFP is charged to 3.65 V and rests below 3.4 V; NMC passes 3.7 V above about 40 % SoC."""
+_TEMP_SENTINELS_DC = (-400, 2150, 4710)
+
+
+@dataclass(frozen=True)
+class PackType:
+    """One pack type of the registry `pack_type.csv`."""
+
+    pack_type: str
+    cell_count: int
+    chemistry: str
+    capacity_nominal_ah: float
+    capacity_source: str
+    car_types: tuple[str, ...]
+
+
+@lru_cache(maxsize=1)
+def pack_types() -> tuple[PackType, ...]:
+    """The registry of pack types: a seed of the project, with the source of each capacity."""
+    path = PROJECT_ROOT / "dbt_project" / "seeds" / "pack_type.csv"
+    with path.open(encoding="utf-8", newline="") as handle:
+        return tuple(
+            PackType(
+                row["pack_type"],
+                int(row["cell_count"]),
+                row["chemistry"],
+                float(row["capacity_nominal_ah"]),
+                row["capacity_source"],
+                tuple(row["car_types"].split()),
+            )
+            for row in csv.DictReader(handle)
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision: its value as text, how sure (0-1), from how many observations, and the figures behind it."""
+
+    decision: str
+    layout_id: str | None
+    value: str | None
+    confidence: float
+    n: int
+    evidence: Evidence
+    is_overridden: bool = False
+
+
+@dataclass(frozen=True)
+class DeviceDecisions:
+    """All decisions of one device."""
+
+    device_no: str
+    decisions: tuple[Decision, ...]
+
+    def value(self, decision: str, layout_id: str | None = None) -> str | None:
+        """The value of a decision, None where nothing could be decided."""
+        found = [d.value for d in self.decisions if d.decision == decision and d.layout_id == layout_id]
+        return found[0] if found else None
+
+
+def _layout_evidence(rows: pl.DataFrame) -> Evidence:
+    """Sums over one partition and layout. `rows` are ascending in time."""
+    time_s = rows["time"].to_numpy().astype("datetime64[us]").astype(np.int64) / 1e6
+    current = rows["pack_current"].to_numpy()
+    volt = rows["pack_volt"].to_numpy()
+    dt = np.diff(time_s)
+    d_current, d_volt = np.diff(current), np.diff(volt)
+    step = (dt <= _PAIR_GAP_S) & (np.abs(d_current) >= _CURRENT_STEP_A) & (d_volt != 0)
+    agree = int(np.sum(step & (np.sign(d_current) == np.sign(d_volt))))
+    oppose = int(np.sum(step & (np.sign(d_current) != np.sign(d_volt))))
+
+    # charge moved, as the delivered sign has it, against what SoC and counters did (silences of any length count not)
+    amp_s = np.where(dt <= _PAIR_GAP_S, 0.5 * (current[1:] + current[:-1]) * dt, 0.0)
+    found: Evidence = {"step_agree": agree, "step_oppose": oppose, "rows": rows.height}
+    for name, column in (("soc", "soc"), ("counter", None)):
+        level = (
+            rows["cumul_current_chrgd"].to_numpy() - rows["cumul_current_dischrgd"].to_numpy()
+            if column is None
+            else np.where(rows[column].to_numpy() == 0, np.nan, rows[column].to_numpy())
+        )
+        good = np.isfinite(level[1:]) & np.isfinite(level[:-1]) & np.isfinite(amp_s) & (dt <= _PAIR_GAP_S)
+        # stretches of 600 s: a quantised level needs time to move
+        bucket = np.floor(time_s[1:] / 600.0).astype(np.int64)
+        keys, inverse = np.unique(bucket[good], return_inverse=True)
+        moved = np.bincount(inverse, weights=amp_s[good], minlength=len(keys))
+        rise = np.bincount(inverse, weights=np.diff(level)[good], minlength=len(keys))
+        clear = (np.abs(moved) > 3600.0) & (rise != 0)  # more than 1 Ah
+        found[f"{name}_agree"] = int(np.sum(clear & (np.sign(moved) == np.sign(rise))))
+        found[f"{name}_oppose"] = int(np.sum(clear & (np.sign(moved) != np.sign(rise))))
+
+    cell_sum_v = rows["cell_sum_mv"].to_numpy() / 1000.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = volt / cell_sum_v
+    ratio = ratio[np.isfinite(ratio) & (cell_sum_v > 50)]
+    found["ratio_1"] = int(np.sum(np.abs(ratio - 1) < 0.1))
+    found["ratio_10"] = int(np.sum(np.abs(ratio / 10 - 1) < 0.1))
+    found["ratio_other"] = int(ratio.size) - found["ratio_1"] - found["ratio_10"]
+    finite = volt[np.isfinite(volt) & (volt > 0)]
+    found["volt_above_1000"] = int(np.sum(finite > 1000))
+    found["volt_rows"] = int(finite.size)
+    return found
+
+
+def _device_evidence(rows: pl.DataFrame) -> Evidence:
+    """What does not depend on the layout: cells, sensors, chemistry, insulation."""
+    cells = rows["cell_n"].drop_nulls()
+    found: Evidence = {"cell_n": {str(k): v for k, v in cells.filter(cells > 0).value_counts().iter_rows()}}
+    top = rows["cell_max_mv"].drop_nulls()
+    # the 99th percentile of a month, as a count above the ceiling, adds up over months
+    found["cell_max_rows"] = top.len()
+    found["cell_max_above_lfp"] = int((top > _LFP_CEILING_MV).sum())
+    temps = rows["mod_temp_dc"].drop_nulls()
+    if temps.len():
+        width = int(temps.list.len().max() or 0)  # type: ignore[arg-type]
+        per = [temps.list.get(i, null_on_oob=True).drop_nulls() for i in range(width)]
+        found["temps"] = [
+            {
+                "n": p.len(),
+                "valid": int((~p.is_in(_TEMP_SENTINELS_DC)).sum()),
+                "zero": int((p == 0).sum()),
+                "distinct": sorted(p.unique().to_list())[:12],
+            }
+            for p in per
+        ]
+    insulation = rows["insul_resistance"].drop_nulls()
+    if insulation.len():
+        highest = float(insulation.max())  # type: ignore[arg-type]
+        found["insulation"] = {
+            "max": highest, "at_max": int((insulation == highest).sum()), "n": insulation.len(),
+        }  # fmt: skip
+    return found
+
+
+def evidence(rows: pl.DataFrame) -> dict[str, Evidence]:
+    """Evidence of one raw BMS partition: layout id -> sums; the key "" holds what does not depend on the layout."""
+    rows = rows.with_columns(pl.col("layout_id").cast(pl.String))
+    found = {"": _device_evidence(rows)}
+    for (layout,), part in rows.group_by(["layout_id"], maintain_order=True):
+        found[str(layout)] = _layout_evidence(part)
+    return found
+
+
+def add_up(pieces: Iterable[Evidence]) -> Evidence:
+    """Sum of evidence over partitions, whatever their order."""
+    total: Evidence = {}
+    for piece in pieces:
+        for name, value in piece.items():
+            if name == "cell_n":
+                counts: Counter[str] = Counter(total.get(name, {}))
+                counts.update(value)
+                total[name] = dict(sorted(counts.items()))
+            elif name == "temps":
+                total[name] = _add_temps(total.get(name, []), value)
+            elif name == "insulation":
+                old = total.get(name)
+                if old is None or value["max"] > old["max"]:
+                    total[name] = {**value, "n": value["n"] + (old["n"] if old else 0)}
+                else:
+                    at_max = old["at_max"] + (value["at_max"] if value["max"] == old["max"] else 0)
+                    total[name] = {"max": old["max"], "at_max": at_max, "n": old["n"] + value["n"]}
+            else:
+                total[name] = total.get(name, 0) + value
+    return total
+
+
+def _add_temps(left: Sequence[Evidence], right: Sequence[Evidence]) -> list[Evidence]:
+    blank: Evidence = {"n": 0, "valid": 0, "zero": 0, "distinct": []}
+    width = max(len(left), len(right))
+    pairs = (((left[i] if i < len(left) else blank), (right[i] if i < len(right) else blank)) for i in range(width))
+    return [
+        {
+            **{k: a[k] + b[k] for k in ("n", "valid", "zero")},
+            "distinct": sorted({*a["distinct"], *b["distinct"]})[:12],
+        }
+        for a, b in pairs
+    ]
+
+
+def _vote(found: Evidence, min_n: int) -> tuple[int | None, float, int]:
+    """Sign of the delivered current: +1 charge positive, -1 discharge positive, None where it cannot be known.
+
+    Three witnesses, none of which needs a flag: the ohmic response (voltage rises with charging current), SoC and the
+    charge counters against the charge moved. Each votes with its share; a witness without evidence abstains.
+    """
+    score, weight, n = 0.0, 0.0, 0
+    for name, trust in (("step", 1.0), ("soc", 1.0), ("counter", 2.0)):
+        agree, oppose = found.get(f"{name}_agree", 0), found.get(f"{name}_oppose", 0)
+        seen = agree + oppose
+        if seen == 0:
+            continue
+        # a handful of observations is worth less than many: seen / (seen + min_n)
+        strength = trust * seen / (seen + min_n)
+        score += strength * (agree - oppose) / seen
+        weight += strength
+        n += seen
+    if n == 0 or score == 0 or weight < 0.3:
+        return None, 0.0, n
+    return (1 if score > 0 else -1), min(1.0, abs(score) / max(weight, 1e-9)) * min(1.0, weight), n
+
+
+def decide(
+    device_no: str,
+    pieces: Mapping[str, Sequence[Evidence]],
+    car_type: str | None,
+    overrides: Mapping[tuple[str, str | None], str],
+    min_sign_evidence: int,
+) -> DeviceDecisions:
+    """Decisions of one device from the evidence of all its partitions (`pieces`: layout id -> evidence per partition).
+
+    Where the evidence says nothing the value stays None with confidence 0: consumers get NULL figures, never a guess.
+    """
+    made: list[Decision] = []
+    device = add_up(pieces.get("", ()))
+    signs: dict[str, tuple[int | None, float, int, Evidence]] = {}
+    for layout in sorted(k for k in pieces if k):
+        total = add_up(pieces[layout])
+        signs[layout] = (*_vote(total, min_sign_evidence), total)
+    believed = [s for s, c, _, _ in signs.values() if s is not None and c > 0.5]
+    for layout, (sign, confidence, n, total) in signs.items():
+        if sign is None and believed:
+            # an export with too little of its own follows the device's other exports, and says so
+            sign, confidence, total = Counter(believed).most_common(1)[0][0], 0.3, {**total, "from": "other layouts"}
+        made.append(
+            Decision("current_sign", layout, None if sign is None else str(sign), round(confidence, 3), n, total)
+        )
+        scale, sure, seen = _scale(total)
+        made.append(
+            Decision("voltage_scale", layout, None if scale is None else f"{scale:g}", round(sure, 3), seen, total)
+        )
+    made += _pack_decisions(device, car_type)
+    made = [_overridden(d, overrides) for d in made]
+    return DeviceDecisions(device_no, tuple(made))
+
+
+def _scale(total: Evidence) -> tuple[float | None, float, int]:
+    """Factor from the delivered pack voltage to volts: 1 or 0.1."""
+    one, ten = total.get("ratio_1", 0), total.get("ratio_10", 0)
+    if one + ten:
+        return (1.0 if one >= ten else 0.1), max(one, ten) / (one + ten + total.get("ratio_other", 0)), one + ten
+    rows = total.get("volt_rows", 0)
+    if rows:
+        # without cells: no road vehicle of this class has a pack above 1000 V
+        above = total["volt_above_1000"]
+        return (0.1 if above * 2 > rows else 1.0), 0.8, rows
+    return None, 0.0, 0
+
+
+def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
+    made = []
+    cells: dict[str, int] = device.get("cell_n", {})
+    total = sum(cells.values())
+    cell_count, share = None, 0.0
+    if total:
+        best = max(cells.items(), key=lambda item: (item[1], int(item[0])))
+        cell_count, share = int(best[0]), best[1] / total
+    made.append(Decision("cell_count", None, _text(cell_count), round(share, 3), total, {"cell_n": cells}))
+
+    sensors = device.get("temps", [])
+    present = [int(s["valid"] > 0 and not (s["zero"] == s["n"] or (len(s["distinct"]) == 1 and s["n"] > 100 and
+               s["distinct"][0] == 0))) for s in sensors]  # fmt: skip
+    seen = max((s["n"] for s in sensors), default=0)
+    sure = min(1.0, seen / 1000)
+    made.append(Decision("temp_sensor_count", None, _text(sum(present) if sensors else None), round(sure, 3), seen, {}))
+    made.append(
+        Decision("temp_sensor_map", None, str(present).replace(" ", "") if sensors else None, round(sure, 3), seen, {})
+    )
+
+    rows, above = device.get("cell_max_rows", 0), device.get("cell_max_above_lfp", 0)
+    is_lfp = bool(rows > 1000 and above / rows < 0.001)
+    candidates = [p for p in pack_types() if p.cell_count == cell_count]
+    by_car = [p for p in candidates if car_type and car_type in p.car_types]
+    by_chemistry = [p for p in candidates if (p.chemistry == "LFP") == is_lfp]
+    chosen = next(iter(by_car or by_chemistry), None)
+    why: Evidence = {"car_type": car_type, "cell_max_rows": rows, "cell_max_above_3700_mv": above}
+    chemistry = "LFP" if is_lfp else "NMC"
+    if chosen is None and cell_count is not None:
+        pack = f"{chemistry}-{cell_count}S"
+        made.append(Decision("pack_type", None, pack, 0.3, total, {**why, "from": "cell count alone"}))
+    else:
+        certainty = 0.95 if by_car else 0.7 / max(1, len(by_chemistry))
+        name = chosen.pack_type if chosen else None
+        made.append(Decision("pack_type", None, name, round(certainty if chosen else 0.0, 3), total, why))
+    made.append(Decision("car_type", None, car_type, 1.0 if car_type else 0.0, int(bool(car_type)), {}))
+    made.append(Decision("chemistry", None, (chosen.chemistry if chosen else chemistry) if rows else None,
+                         0.9 if rows > 1000 else 0.0, rows, why))  # fmt: skip
+    capacity = chosen.capacity_nominal_ah if chosen else None
+    source = chosen.capacity_source if chosen else None
+    made.append(Decision("capacity_nominal_ah", None, _text(capacity), 0.5 if chosen else 0.0, 0, {"source": source}))
+
+    insulation = device.get("insulation")
+    cap = None
+    if insulation and insulation["n"] >= 100 and insulation["at_max"] / insulation["n"] > 0.2:
+        cap = insulation[
+            "max"
+        ]  # a value that a fifth of all readings share exactly is the sensor's end, not the pack's
+    made.append(Decision("insulation_cap_kohm", None, _text(cap), 0.9 if cap else 0.0,
+                         insulation["n"] if insulation else 0, insulation or {}))  # fmt: skip
+    return made
+
+
+def _text(value: float | int | None) -> str | None:
+    return None if value is None else f"{value:g}"
+
+
+def _overridden(decision: Decision, overrides: Mapping[tuple[str, str | None], str]) -> Decision:
+    for key in ((decision.decision, decision.layout_id), (decision.decision, None)):
+        if key in overrides:
+            return Decision(
+                decision.decision, decision.layout_id, overrides[key], 1.0, decision.n,
+                {**decision.evidence, "without_override": decision.value}, is_overridden=True,
+            )  # fmt: skip
+    return decision
+
+
+def read_overrides(path: Path) -> dict[str, dict[tuple[str, str | None], str]]:
+    """Decisions made by hand: CSV `device_no,decision,layout_id,value`; layout_id may be empty (all layouts).
+
+    ValueError with file, line and reason where a line cannot be used.
+    """
+    found: dict[str, dict[tuple[str, str | None], str]] = {}
+    if not path.exists():
+        return found
+    known = {"current_sign", "voltage_scale", "cell_count", "temp_sensor_count", "temp_sensor_map", "pack_type",
+             "car_type", "chemistry", "capacity_nominal_ah", "insulation_cap_kohm"}  # fmt: skip
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        reader = csv.DictReader(handle)
+        for row in reader:
+            device, decision = (row.get("device_no") or "").strip(), (row.get("decision") or "").strip()
+            value, layout = (row.get("value") or "").strip(), (row.get("layout_id") or "").strip() or None
+            where = f"{path.name} line {reader.line_num}"
+            if len(device) != 11 or not device.isdigit():
+                raise ValueError(f"{where}: device_no {device!r} is not 11 digits")
+            if decision not in known:
+                raise ValueError(f"{where}: decision {decision!r} is none of {', '.join(sorted(known))}")
+            if not value:
+                raise ValueError(f"{where}: no value")
+            found.setdefault(device, {})[(decision, layout)] = value
+    return found

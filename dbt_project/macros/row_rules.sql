@@ -1,0 +1,12 @@
+{# A temperature of a single channel, without the listed sentinels (DOMAIN 3): they say "no sensor", not a temperature. #}
+{% macro temperature(column) -%}
+    case when {{ column }} not in (-40, 215, 471) then {{ column }} end
+{%- endmacro %}
+
+{# SoC 0 or above 100 on a pack whose cells are alive is no value (DOMAIN 3). Without cells, only above 100 is. #}
+{% macro is_soc_no_value(column) -%}
+    coalesce(
+        {{ column }} > 100 or ({{ column }} = 0 and cell_mean_mv > {{ var('soc_alive_cell_mv') }}),
+        false
+    )
+{%- endmacro %}

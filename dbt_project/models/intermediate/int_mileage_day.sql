@@ -1,0 +1,107 @@
+{{ config(unique_key=['device_no', 'measured_month'], tags=['local']) }}
+-- One row per device and KST day with rows: what speed and logging say about the day, with its first and last message
+-- as edges. The pair of messages over midnight belongs to neither day here; the stitching adds it.
+with
+
+motion as (
+    select
+        *,
+        lag(service_date) over w as service_date_before,
+        gps_sum_km - lag(gps_sum_km) over w as gps_step_km
+    from {{ ref('int_motion') }}
+    window w as ({{ in_time_order() }})
+),
+
+bms_day as (
+    select
+        service_date,
+        min(recorded_at) as first_at,
+        max(recorded_at) as last_at,
+        count(*) as message_count,
+        count(odometer_km) as reading_count,
+        count(*) filter (where is_odometer_zero) as odometer_zero_count,
+        count(*) filter (where odometer_km is null and not is_odometer_zero) as odometer_missing_count,
+        count(speed_kmh) as speed_count,
+        coalesce(sum(speed_step_km) filter (where service_date = service_date_before), 0e0) as speed_km,
+        coalesce(sum(speed_step_km) filter (where service_date = service_date_before and is_seen_by_gps), 0e0)
+            as speed_seen_by_gps_km,
+        coalesce(sum(interval_s) filter (where not is_gap and service_date = service_date_before), 0e0) as logged_s,
+        coalesce(sum(interval_s) filter (where is_gap and service_date = service_date_before), 0e0) as silent_s,
+        coalesce(sum(gps_step_km) filter (where is_gap and service_date = service_date_before), 0e0) as silent_gps_km,
+        median(interval_s) filter (where not is_gap) as interval_median_s,
+        min_by(speed_kmh, recorded_at) as first_speed_kmh,
+        max_by(speed_kmh, recorded_at) as last_speed_kmh,
+        device_no,
+        measured_month
+    from motion
+    group by device_no, measured_month, service_date
+),
+
+soc_day as (
+    select
+        {{ kst_day('recorded_at') }} as service_date,
+        min_by(soc_pct, recorded_at) filter (where soc_pct is not null) as soc_first_pct,
+        max_by(soc_pct, recorded_at) filter (where soc_pct is not null) as soc_last_pct,
+        device_no,
+        measured_month
+    from {{ ref('stg_bms') }}
+    group by all
+),
+
+gps_day as (
+    select
+        {{ kst_day('recorded_at') }} as service_date,
+        count(*) as gps_message_count,
+        count(*) filter (where lat is not null and lng is not null and not is_hdop_suspect) as fix_count,
+        min_by(fuel_pct, recorded_at) filter (where fuel_pct is not null) as fuel_first_pct,
+        max_by(fuel_pct, recorded_at) filter (where fuel_pct is not null) as fuel_last_pct,
+        device_no,
+        measured_month
+    from {{ ref('stg_gps') }}
+    group by all
+),
+
+days as (
+    select service_date, device_no, measured_month from bms_day
+    union
+    select service_date, device_no, measured_month from gps_day
+)
+
+select
+    days.service_date,
+    bms_day.first_at,
+    bms_day.last_at,
+    coalesce(bms_day.message_count, 0) as message_count,
+    coalesce(bms_day.reading_count, 0) as reading_count,
+    coalesce(bms_day.odometer_zero_count, 0) as odometer_zero_count,
+    coalesce(bms_day.odometer_missing_count, 0) as odometer_missing_count,
+    coalesce(bms_day.speed_count, 0) as speed_count,
+    coalesce(bms_day.speed_km, 0e0) as speed_km,
+    coalesce(bms_day.speed_seen_by_gps_km, 0e0) as speed_seen_by_gps_km,
+    coalesce(bms_day.logged_s, 0e0) as logged_s,
+    coalesce(bms_day.silent_s, 0e0) as silent_s,
+    coalesce(bms_day.silent_gps_km, 0e0) as silent_gps_km,
+    bms_day.interval_median_s,
+    bms_day.first_speed_kmh,
+    bms_day.last_speed_kmh,
+    soc_day.soc_first_pct,
+    soc_day.soc_last_pct,
+    coalesce(gps_day.gps_message_count, 0) as gps_message_count,
+    coalesce(gps_day.fix_count, 0) as fix_count,
+    gps_day.fuel_first_pct,
+    gps_day.fuel_last_pct,
+    days.device_no,
+    days.measured_month
+from days
+left join bms_day
+    on
+        days.service_date = bms_day.service_date
+        and days.device_no = bms_day.device_no and days.measured_month = bms_day.measured_month
+left join soc_day
+    on
+        days.service_date = soc_day.service_date
+        and days.device_no = soc_day.device_no and days.measured_month = soc_day.measured_month
+left join gps_day
+    on
+        days.service_date = gps_day.service_date
+        and days.device_no = gps_day.device_no and days.measured_month = gps_day.measured_month

@@ -1,0 +1,302 @@
+{{ config(unique_key=['device_no', 'measured_month'], tags=['local']) }}
+-- One row per device, month and rule: how many rows of the partition hold no value (a listed sentinel) or a suspect one
+-- (outside what physics or neighbours allow; kept). Rules of DOMAIN 3, kinds 2 and 3. Local.
+{%- set bms_rules = [
+    ('odometer_zero', 'no_value', 'odometer_km is not null or is_odometer_zero', 'is_odometer_zero', 'odometer_km'),
+    ('cell_sentinel', 'no_value', 'cell_slot_count > 0', 'cell_sentinel_n > 0', 'cell_sentinel_n'),
+    ('cell_placeholder', 'no_value', 'cell_slot_count > 0', 'cell_placeholder_n > 0', 'cell_placeholder_n'),
+    ('temperature_sentinel', 'no_value', 'module_temp_n + module_temp_sentinel_n > 0', 'module_temp_sentinel_n > 0',
+     'module_temp_sentinel_n'),
+    ('soc_no_value', 'no_value', 'soc_pct is not null or is_soc_no_value', 'is_soc_no_value', 'soc_pct'),
+    ('insulation_wake_zero', 'no_value', 'insulation_kohm is not null', 'is_insulation_zero and is_waking',
+     'insulation_kohm'),
+    ('insulation_zero', 'suspect', 'insulation_kohm is not null', 'is_insulation_zero and not is_waking',
+     'insulation_kohm'),
+    ('cell_out_of_range', 'suspect', 'cell_slot_count > 0', 'is_cell_suspect', 'cell_min_mv'),
+    ('cell_unfit', 'suspect', 'cell_slot_count > 0', 'cell_unfit_n > 0', 'cell_unfit_n'),
+    ('pack_voltage_mismatch', 'suspect', 'cell_sum_mv is not null and pack_voltage_v is not null',
+     'is_pack_voltage_suspect', 'pack_voltage_v'),
+    ('temperature_out_of_range', 'suspect', 'module_temp_n > 0', 'is_temperature_suspect', 'module_max_c'),
+    ('current_out_of_range', 'suspect', 'pack_current_a is not null', 'is_current_suspect', 'pack_current_a'),
+    ('speed_out_of_range', 'suspect', 'speed_kmh is not null', 'is_speed_suspect', 'speed_kmh'),
+    ('soc_jump', 'suspect', 'soc_pct is not null', 'is_soc_jump', 'soc_pct'),
+] %}
+{%- set gps_rules = [
+    ('gps_position_zero', 'no_value', 'true', 'is_position_zero', 'lat'),
+    ('gps_position_out_of_range', 'suspect', 'true', 'is_position_out_of_range', 'lat'),
+    ('gps_hdop', 'suspect', 'hdop is not null', 'is_hdop_suspect', 'hdop'),
+    ('gps_speed_out_of_range', 'suspect', 'speed_kmh is not null', 'is_speed_suspect', 'speed_kmh'),
+] %}
+with
+
+messages as (
+    select
+        recorded_at,
+        odometer_km,
+        speed_kmh,
+        soc_pct,
+        insulation_kohm,
+        pack_voltage_v,
+        pack_current_a,
+        charged_total_ah + discharged_total_ah as moved_total_ah,
+        module_max_c,
+        module_temp_n,
+        module_temp_sentinel_n,
+        cell_n + cell_sentinel_n + cell_placeholder_n + cell_unfit_n as cell_slot_count,
+        cell_sentinel_n,
+        cell_placeholder_n,
+        cell_unfit_n,
+        cell_min_mv,
+        cell_sum_mv,
+        is_odometer_zero,
+        is_soc_no_value,
+        is_insulation_zero,
+        is_cell_suspect,
+        is_pack_voltage_suspect,
+        is_temperature_suspect,
+        is_current_suspect,
+        is_speed_suspect,
+        device_no,
+        measured_month
+    from {{ ref('stg_bms') }}
+),
+
+-- neighbours are looked at on as few columns as the rules need
+valued as (
+    select
+        recorded_at,
+        soc_pct,
+        moved_total_ah,
+        device_no,
+        measured_month
+    from messages
+    where soc_pct is not null
+),
+
+soc_jumps as (
+    select
+        recorded_at,
+        device_no,
+        measured_month
+    from valued
+    window w as ({{ in_time_order() }})
+    qualify
+        abs(soc_pct - lag(soc_pct) over w) > {{ var('soc_jump_pct') }}
+        and {{ seconds_between('lag(recorded_at) over w', 'recorded_at') }} < {{ var('soc_jump_s') }}
+        and coalesce(moved_total_ah - lag(moved_total_ah) over w, 0) < {{ var('soc_jump_confirm_ah') }}
+),
+
+intervals as (
+    select
+        recorded_at,
+        is_insulation_zero,
+        {{ seconds_between('lag(recorded_at) over w', 'recorded_at') }} as interval_s,
+        device_no,
+        measured_month
+    from messages
+    window w as ({{ in_time_order() }})
+),
+
+woken as (
+    select
+        recorded_at,
+        is_insulation_zero,
+        max(
+            case when interval_s is null or interval_s > {{ var('logging_gap_s') }} then recorded_at end
+        ) over ({{ in_time_order() }} rows between unbounded preceding and current row) as woken_at,
+        device_no,
+        measured_month
+    from intervals
+),
+
+waking_zeros as (
+    select
+        recorded_at,
+        device_no,
+        measured_month
+    from woken
+    where
+        is_insulation_zero
+        and {{ seconds_between('woken_at', 'recorded_at') }} <= {{ var('insulation_wake_s') }}
+),
+
+-- voltage and current that do not move while the car does
+moving as (
+    select
+        recorded_at,
+        speed_kmh,
+        pack_voltage_v,
+        pack_current_a,
+        device_no,
+        measured_month
+    from messages
+    where speed_kmh > {{ var('frozen_signal_kmh') }} and pack_voltage_v is not null and pack_current_a is not null
+),
+
+compared as (
+    select
+        *,
+        coalesce(
+            pack_voltage_v = lag(pack_voltage_v) over w and pack_current_a = lag(pack_current_a) over w
+            and {{ seconds_between('lag(recorded_at) over w', 'recorded_at') }} <= {{ var('logging_gap_s') }},
+            false
+        ) as is_same
+    from moving
+    window w as ({{ in_time_order() }})
+),
+
+numbered as (
+    select
+        *,
+        sum(case when is_same then 0 else 1 end) over ({{ in_time_order() }}) as island_no
+    from compared
+),
+
+frozen as (
+    select
+        count(*) as row_count,
+        min(recorded_at) as first_at,
+        max(recorded_at) as last_at,
+        min_by(pack_voltage_v, recorded_at) as example,
+        device_no,
+        measured_month
+    from numbered
+    group by device_no, measured_month, island_no
+    having
+        {{ seconds_between('min(recorded_at)', 'max(recorded_at)') }} >= {{ var('frozen_signal_s') }}
+        and max(speed_kmh) > min(speed_kmh)
+),
+
+flagged as (
+    select
+        messages.*,
+        soc_jumps.recorded_at is not null as is_soc_jump,
+        waking_zeros.recorded_at is not null as is_waking
+    from messages
+    left join soc_jumps
+        on
+            messages.device_no = soc_jumps.device_no and messages.measured_month = soc_jumps.measured_month
+            and messages.recorded_at = soc_jumps.recorded_at
+    left join waking_zeros
+        on
+            messages.device_no = waking_zeros.device_no and messages.measured_month = waking_zeros.measured_month
+            and messages.recorded_at = waking_zeros.recorded_at
+),
+
+bms_counts as (
+    select
+        {%- for rule, kind, checked, hit, example in bms_rules %}
+        count(*) filter (where {{ checked }}) as {{ rule }}_checked,
+        count(*) filter (where {{ hit }}) as {{ rule }}_hit,
+        min(recorded_at) filter (where {{ hit }}) as {{ rule }}_first_at,
+        max(recorded_at) filter (where {{ hit }}) as {{ rule }}_last_at,
+        cast(min_by({{ example }}, recorded_at) filter (where {{ hit }}) as varchar) as {{ rule }}_example,
+        {%- endfor %}
+        count(*) filter (where pack_voltage_v is not null and pack_current_a is not null) as frozen_signal_checked,
+        device_no,
+        measured_month
+    from flagged
+    group by device_no, measured_month
+),
+
+gps_counts as (
+    select
+        {%- for rule, kind, checked, hit, example in gps_rules %}
+        count(*) filter (where {{ checked }}) as {{ rule }}_checked,
+        count(*) filter (where {{ hit }}) as {{ rule }}_hit,
+        min(recorded_at) filter (where {{ hit }}) as {{ rule }}_first_at,
+        max(recorded_at) filter (where {{ hit }}) as {{ rule }}_last_at,
+        cast(min_by({{ example }}, recorded_at) filter (where {{ hit }}) as varchar) as {{ rule }}_example,
+        {%- endfor %}
+        device_no,
+        measured_month
+    from {{ ref('stg_gps') }}
+    group by device_no, measured_month
+),
+
+gps_jumps as (
+    select
+        sum(fix_count) as checked,
+        count(*) filter (where is_after_jump) as hit,
+        min(from_at) filter (where is_after_jump) as first_at,
+        max(from_at) filter (where is_after_jump) as last_at,
+        cast(min_by(round(jump_km, 3), from_at) filter (where is_after_jump) as varchar) as example,
+        device_no,
+        measured_month
+    from {{ ref('int_gps_run') }}
+    where {{ partitions_in_scope() }}
+    group by device_no, measured_month
+),
+
+frozen_counts as (
+    select
+        sum(row_count) as hit,
+        min(first_at) as first_at,
+        max(last_at) as last_at,
+        cast(min_by(example, first_at) as varchar) as example,
+        device_no,
+        measured_month
+    from frozen
+    group by device_no, measured_month
+),
+
+counted as (
+    {%- for rules, source_kind in [(bms_rules, 'bms'), (gps_rules, 'gps')] %}
+    {%- for rule, kind, checked, hit, example in rules %}
+    select
+        '{{ rule }}' as rule,
+        '{{ kind }}' as kind,
+        '{{ source_kind }}' as source_kind,
+        {{ rule }}_checked as rows_checked,
+        {{ rule }}_hit as rows_hit,
+        {{ rule }}_first_at as first_at,
+        {{ rule }}_last_at as last_at,
+        {{ rule }}_example as example,
+        device_no,
+        measured_month
+    from {{ source_kind }}_counts
+    union all
+    {%- endfor %}
+    {%- endfor %}
+    select
+        'gps_jump' as rule,
+        'suspect' as kind,
+        'gps' as source_kind,
+        checked as rows_checked,
+        hit as rows_hit,
+        first_at,
+        last_at,
+        example,
+        device_no,
+        measured_month
+    from gps_jumps
+    union all
+    select
+        'frozen_signal' as rule,
+        'suspect' as kind,
+        'bms' as source_kind,
+        bms_counts.frozen_signal_checked as rows_checked,
+        coalesce(frozen_counts.hit, 0) as rows_hit,
+        frozen_counts.first_at,
+        frozen_counts.last_at,
+        frozen_counts.example,
+        bms_counts.device_no,
+        bms_counts.measured_month
+    from bms_counts
+    left join frozen_counts
+        on bms_counts.device_no = frozen_counts.device_no and bms_counts.measured_month = frozen_counts.measured_month
+)
+
+select
+    rule,
+    kind,
+    source_kind,
+    cast(rows_checked as bigint) as rows_checked,
+    cast(rows_hit as bigint) as rows_hit,
+    first_at,
+    last_at,
+    example,
+    device_no,
+    measured_month
+from counted
+where rows_checked > 0
