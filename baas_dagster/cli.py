@@ -5,8 +5,9 @@ Exit codes: 0 all good, 1 something failed its checks or could not be read, 2 us
 
 from __future__ import annotations
 
-import logging
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from baas_dagster.settings import Settings
+from baas_dagster.settings import PROJECT_ROOT, Settings
 
 __all__ = ["app"]
 
@@ -71,8 +72,11 @@ def _settings() -> Settings:
 
 
 def _quiet() -> None:
-    logging.getLogger("dagster").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="dagster")
+    """A person at a terminal need not read that an API of Dagster is in beta; the pins and tests keep watch on that."""
+    from dagster import BetaWarning, PreviewWarning
+
+    for category in (BetaWarning, PreviewWarning):
+        warnings.simplefilter("ignore", category)
 
 
 @app.command()
@@ -181,6 +185,22 @@ def publish() -> None:
         errors.print(text, style="red", highlight=False)
     console.print(f"snapshot: {settings.publish / 'fleet.duckdb'}", highlight=False)
     raise typer.Exit(1 if done.errors else 0)
+
+
+@app.command()
+def dev(port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000) -> None:
+    """The Dagster UI with sensor and schedule, on this machine alone."""
+    settings = _settings()
+    from baas_dagster.runs import instance_of
+
+    with instance_of(settings):
+        pass  # puts dagster.yaml in place
+    os.environ.setdefault("DAGSTER_HOME", str(settings.dagster_home))
+    os.environ["BAAS_HOME"] = str(settings.root)
+    os.environ["BAAS_LANDING"] = str(settings.landing_dir)
+    workspace = str(PROJECT_ROOT / "workspace.yaml")
+    command = [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
 @app.command()

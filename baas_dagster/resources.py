@@ -216,7 +216,7 @@ def insert(
 
 def query(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
     """The result of a query as a polars frame."""
-    found = pl.from_arrow(connection.execute(sql, list(parameters)).to_arrow_table())
+    found = pl.from_arrow(connection.sql(sql, params=list(parameters) or None).to_arrow_table())
     if not isinstance(found, pl.DataFrame):
         raise TypeError("a query gives a table")
     return found

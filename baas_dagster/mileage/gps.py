@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import asin, cos, radians, sin, sqrt
 
-__all__ = ["GpsRules", "GpsRun", "TrackPiece", "haversine_km", "track"]
+import numpy as np
+
+__all__ = ["GpsRules", "GpsRun", "TrackPiece", "Travelled", "haversine_km", "track"]
 
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius of the Earth (IUGG)."""
@@ -22,7 +24,6 @@ class GpsRules:
 
     gps_max_kmh: float
     gps_step_slack_km: float
-    gps_hold_s: float
     gps_bridge_s: float
     gps_standing_km: float
     gps_glitch_max_s: float
@@ -30,31 +31,38 @@ class GpsRules:
 
 @dataclass(frozen=True)
 class GpsRun:
-    """A run of positions without an implausible step: ends in time and place, kilometres, how many of them bridged.
+    """A run of positions without an implausible step: ends in time and place, kilometres beside bridged ones.
 
-    ``to_held_s``: how long the last position was reported unchanged; the car may have moved on meanwhile.
+    ``is_after_jump``: the step from the run just before is none that a car could drive. ``speed_km``: the distance that the
+    receiver's own speed gives for the part that is not bridged.
+
     """
 
     from_at: datetime
     to_at: datetime
+    is_after_jump: bool
     from_lat: float
     from_lng: float
     to_lat: float
     to_lng: float
-    to_held_s: float
     km: float
     bridged_km: float
+    speed_km: float
 
 
 @dataclass(frozen=True)
 class TrackPiece:
-    """A stretch of the cleaned track. ``bridged_km`` of its ``km`` are chords over silences."""
+    """A stretch of the cleaned track. ``bridged_km`` of its ``km`` are chords over silences.
+
+    ``speed_km``: the distance that the receiver's own speed gives for the part that is not bridged; 0 for chords.
+    """
 
     kind: str
     from_at: datetime
     to_at: datetime
     km: float
     bridged_km: float
+    speed_km: float = 0.0
 
 
 def haversine_km(from_lat: float, from_lng: float, to_lat: float, to_lng: float) -> float:
@@ -71,15 +79,19 @@ def _chord_km(before: GpsRun, after: GpsRun) -> float:
 
 
 def _is_drivable(before: GpsRun, after: GpsRun, rules: GpsRules) -> bool:
-    seconds = (after.from_at - before.to_at).total_seconds() + min(before.to_held_s, rules.gps_hold_s)
+    seconds = (after.from_at - before.to_at).total_seconds()
     return _chord_km(before, after) <= rules.gps_max_kmh * seconds / 3600 + rules.gps_step_slack_km
 
 
-def _without_glitches(runs: list[GpsRun], rules: GpsRules) -> list[GpsRun]:
-    """Runs without stays elsewhere from which the track comes back to where it was, however many fixes they hold."""
+def _without_glitches(runs: list[GpsRun], rules: GpsRules) -> tuple[list[GpsRun], list[bool]]:
+    """Runs without stays elsewhere from which the track comes back to where it was, however many fixes they hold.
+
+    Beside each kept run: whether it can be reached from the kept run before it.
+    """
     kept: list[GpsRun] = []
-    jumps: list[int] = []  # positions in `kept` that were entered by a step no car could drive
-    for run in runs:
+    reached: list[bool] = []
+    jumps: list[int] = []  # positions in `kept` that could not be reached
+    for previous, run in zip([None, *runs], runs, strict=False):
         for entered in reversed(jumps):
             base, top = kept[entered - 1], kept[-1]
             stay_s = sum((r.to_at - r.from_at).total_seconds() for r in kept[entered:])
@@ -87,28 +99,53 @@ def _without_glitches(runs: list[GpsRun], rules: GpsRules) -> list[GpsRun]:
                 break
             # after a long silence anything is drivable: nearer to the old track than to the stay elsewhere is back
             if _is_drivable(base, run, rules) and _chord_km(base, run) < _chord_km(top, run):
-                del kept[entered:]
+                del kept[entered:], reached[entered:]
                 jumps = [jump for jump in jumps if jump < entered]
                 break
-        if kept and not _is_drivable(kept[-1], run, rules):
+        is_reached = True
+        if kept:
+            is_direct_jump = run.is_after_jump and kept[-1] is previous
+            is_reached = not is_direct_jump and _is_drivable(kept[-1], run, rules)
+        if not is_reached:
             jumps.append(len(kept))
         kept.append(run)
-    return kept
+        reached.append(is_reached)
+    return kept, reached
 
 
 def track(runs: list[GpsRun], rules: GpsRules) -> list[TrackPiece]:
     """Pieces of the cleaned track in time order: the kept runs and the chords between them.
 
-    ``runs`` are sorted by time and do not overlap. A step that stays implausible (the receiver moved for good) is no
-    distance. A chord over more than ``gps_bridge_s`` is bridged.
+    ``runs`` are sorted by time and do not overlap; a run that begins where and when the one before ended goes on from it. A
+    step that stays implausible (the receiver moved for good) is no distance. A chord over more than ``gps_bridge_s`` is
+    bridged.
     """
-    kept = _without_glitches(runs, rules)
+    kept, reached = _without_glitches(runs, rules)
     pieces: list[TrackPiece] = []
-    for before, run in zip([None, *kept], kept, strict=False):
-        if before is not None and _is_drivable(before, run, rules):
+    for before, run, is_reached in zip([None, *kept], kept, reached, strict=False):
+        if before is not None and before.to_at < run.from_at and is_reached:
             chord = _chord_km(before, run)
             is_bridged = (run.from_at - before.to_at).total_seconds() > rules.gps_bridge_s
-            if chord >= rules.gps_standing_km:
-                pieces.append(TrackPiece("link", before.to_at, run.from_at, chord, chord if is_bridged else 0.0))
-        pieces.append(TrackPiece("run", run.from_at, run.to_at, run.km + run.bridged_km, run.bridged_km))
+            chord = chord if chord >= rules.gps_standing_km else 0.0
+            pieces.append(TrackPiece("link", before.to_at, run.from_at, chord, chord if is_bridged else 0.0))
+        pieces.append(TrackPiece("run", run.from_at, run.to_at, run.km + run.bridged_km, run.bridged_km, run.speed_km))
     return pieces
+
+
+class Travelled:
+    """Kilometres of a track up to any time: linear inside a piece."""
+
+    def __init__(self, pieces: list[TrackPiece]) -> None:
+        edges = [(piece.from_at, piece.to_at, piece.km) for piece in pieces]
+        times = np.array([t for begin, end, _ in edges for t in (begin, end)], dtype="datetime64[us]")
+        steps = np.array([km for _, _, length in edges for km in (0.0, length)], dtype=np.float64)
+        self._seconds = times.astype(np.int64) / 1e6
+        self._km = np.cumsum(steps)
+
+    def between(self, begin: datetime, end: datetime) -> float:
+        """Kilometres between two times; 0 where nothing is known."""
+        if not len(self._seconds):
+            return 0.0
+        at = np.array([begin, end], dtype="datetime64[us]").astype(np.int64) / 1e6
+        first, last = np.interp(at, self._seconds, self._km)
+        return float(last - first)

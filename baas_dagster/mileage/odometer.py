@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 import polars as pl
 
-from baas_dagster.mileage.gps import GpsRules, GpsRun, TrackPiece, track
+from baas_dagster.mileage.gps import GpsRules, GpsRun, TrackPiece, Travelled, track
 
 __all__ = [
     "EVENT_SCHEMA",
@@ -84,9 +84,10 @@ class OdometerRules:
     counter_reset_ah: float
     stale_max_h: float
     small_glitch_max_h: float
+    scale_min_km: float
+    scale_max: float
     gps_max_kmh: float
     gps_step_slack_km: float
-    gps_hold_s: float
     gps_bridge_s: float
     gps_standing_km: float
     gps_moved_km: float
@@ -104,14 +105,21 @@ SEGMENT_SCHEMA: dict[str, pl.DataType] = {
     "from_at": pl.Datetime("us"),
     "to_at": pl.Datetime("us"),
     "km": pl.Float64(),
+    "scaled_km": pl.Float64(),
     "unlogged_km": pl.Float64(),
     "repaired_km": pl.Float64(),
+    "uncertain_km": pl.Float64(),
     "from_km": pl.Float64(),
     "to_km": pl.Float64(),
     "resolution_km": pl.Float64(),
     "device_no": pl.String(),
 }
-"""One row per stretch of time and source. ``from_km`` and ``to_km`` are readings, on kept runs of the odometer only."""
+"""One row per stretch of time and source.
+
+``scaled_km``: ``km`` times the scale of the source, which the receiver's own speed gives for speed and GPS (1 for the
+odometer). ``uncertain_km``: what a step that is no distance leaves open. ``from_km`` and ``to_km`` are readings, on kept runs
+of the odometer only.
+"""
 
 EVENT_SCHEMA: dict[str, pl.DataType] = {
     "code": pl.String(),
@@ -135,6 +143,8 @@ class Stitched:
     events: pl.DataFrame
 
 
+_RUN_KINDS = ("reading", "zero", "silence")
+
 _EPSILON_KM = 1e-6
 """Readings have one decimal; differences of floating-point numbers below this are zero."""
 
@@ -150,7 +160,7 @@ class _Run:
     row_count: int
     resolution_km: float
     change_count: int
-    first_change_at: datetime | None
+    first_change_at: datetime
     last_change_at: datetime
     head_km: float
     tail_km: float
@@ -204,10 +214,14 @@ class _Ledger:
         *,
         unlogged_km: float = 0.0,
         repaired_km: float = 0.0,
+        uncertain_km: float = 0.0,
+        scaled_km: float | None = None,
         run: _Run | None = None,
     ) -> None:
         readings = (run.from_km, run.to_km, run.resolution_km) if run else (None, None, None)
-        self.segments.append((source, kind, from_at, to_at, km, unlogged_km, repaired_km, *readings, self.device_no))
+        scaled = km if scaled_km is None else scaled_km
+        figures = (km, scaled, unlogged_km, repaired_km, uncertain_km)
+        self.segments.append((source, kind, from_at, to_at, *figures, *readings, self.device_no))
 
     def event(
         self,
@@ -297,47 +311,56 @@ def _day_speeds(days: Sequence[dict[str, Any]], rules: OdometerRules) -> Iterabl
         yield day["speed_km"] + (_midnight_km(before, day, rules) if before else 0.0)
 
 
-def _readings(rows: list[dict[str, Any]], edges: dict[str, _MonthEdge]) -> list[_Run]:
-    """Runs in time order with running sums of what the witnesses saw and of silence."""
+def _readings(rows: list[dict[str, Any]], edges: dict[str, _MonthEdge], travelled: Travelled) -> list[_Run]:
+    """Runs in time order with running sums of what the witness saw (speed, else the track) and of silence."""
     runs: list[_Run] = []
     seen = silent = 0.0
     month = None
+    before_at: datetime | None = None
     for row in rows:
         edge = edges[row["measured_month"]]
-        if row["measured_month"] != month:
-            month = row["measured_month"]
-            seen += edge.seen_km
+        begin, end = row["from_at"], row["to_at"]
+        first_change, last_change = row["first_change_at"] or end, row["last_change_at"]
+        is_new_month = row["measured_month"] != month
+        month = row["measured_month"]
+        if is_new_month:
             silent += edge.silent_s
-        by = "speed" if edge.use_speed else "gps"
-        seen += row[f"before_{by}_km"]
+        if edge.use_speed:
+            before_km = row["before_speed_km"] + (edge.seen_km if is_new_month else 0.0)
+            inside_km, after_km = row["speed_km"], row["after_speed_km"]
+            head_km, tail_km = row["head_speed_km"], row["tail_speed_km"]
+        else:
+            before_km = travelled.between(before_at, begin) if before_at else 0.0
+            inside_km, after_km = travelled.between(begin, end), 0.0
+            head_km, tail_km = travelled.between(begin, first_change), travelled.between(last_change, end)
+        seen += before_km
         silent += row["before_silent_s"]
-        start_seen, start_silent = seen, silent
-        seen += row[f"{by}_km"]
         runs.append(
             _Run(
-                from_at=row["from_at"],
-                to_at=row["to_at"],
+                from_at=begin,
+                to_at=end,
                 from_km=row["from_km"],
                 to_km=row["to_km"],
                 row_count=row["row_count"],
                 resolution_km=row["resolution_km"],
                 change_count=row["change_count"],
-                first_change_at=row["first_change_at"],
-                last_change_at=row["last_change_at"],
-                head_km=row[f"head_{by}_km"],
-                tail_km=row[f"tail_{by}_km"],
+                first_change_at=first_change,
+                last_change_at=last_change,
+                head_km=head_km,
+                tail_km=tail_km,
                 counter_from=row["charged_total_from_ah"],
                 counter_to=row["charged_total_to_ah"],
                 cell_slots=row["cell_slot_count"],
                 has_witness=edge.has_witness,
-                seen_from=start_seen,
-                seen_to=seen,
-                silent_from=start_silent,
+                seen_from=seen,
+                seen_to=seen + inside_km,
+                silent_from=silent,
                 silent_to=silent,
             )
         )
-        seen += row[f"after_{by}_km"]
+        seen += inside_km + after_km
         silent += row["after_silent_s"]
+        before_at = end
     return runs
 
 
@@ -635,7 +658,13 @@ def _account_link(ledger: _Ledger, top: _Run, run: _Run, link: _Link, rules: Odo
     else:
         code = Code(link.kind)
         seen = max(link.seen_km, 0.0) if code is not Code.SMALL_FALL else 0.0
-        ledger.add(Source.ODOMETER, "step", top.to_at, run.from_at, seen, repaired_km=seen)
+        # two speeds and the time between them are all that is known of the way; a jump holds at least its kilometres
+        open_km = seen + rules.witness_slack_kmh * _seconds(top.to_at, run.from_at) / 3600
+        if code is Code.SMALL_FALL:
+            open_km = abs(link.step_km)
+        elif code is Code.JUMP:
+            open_km = min(open_km, link.step_km)
+        ledger.add(Source.ODOMETER, "step", top.to_at, run.from_at, seen, repaired_km=seen, uncertain_km=open_km)
         action = Action.COUNTED if code is Code.SMALL_FALL else Action.EXCLUDED
         ledger.event(code, run.from_at, run.from_at, top.to_km, run.from_km, abs(link.step_km), action, 1)
     if gap_km >= rules.odometer_gap_event_km:
@@ -661,7 +690,7 @@ def _account(chain: _Chain, rules: OdometerRules, ledger: _Ledger) -> None:
         if run.change_count == 0:
             still.pieces.append(_Piece(run.from_at, run.to_at, run.seen_to - run.seen_from))
         else:
-            still.pieces.append(_Piece(run.from_at, run.first_change_at or run.to_at, run.head_km))
+            still.pieces.append(_Piece(run.from_at, run.first_change_at, run.head_km))
             if still.seen_km > rules.odometer_frozen_km:
                 _repair(ledger, still)
             tail = _Piece(run.last_change_at, run.to_at, run.tail_km)
@@ -672,45 +701,42 @@ def _account(chain: _Chain, rules: OdometerRules, ledger: _Ledger) -> None:
 
 
 def _before_and_after(
-    rows: list[dict[str, Any]], days: list[dict[str, Any]], edges: dict[str, _MonthEdge], ledger: _Ledger
+    rows: list[dict[str, Any]],
+    days: list[dict[str, Any]],
+    edges: dict[str, _MonthEdge],
+    travelled: Travelled,
+    ledger: _Ledger,
 ) -> None:
-    """Kilometres seen by speed or GPS before the first reading of the history and after its last one."""
+    """Kilometres that a witness saw before the first reading of the history and after its last one."""
+
+    def add(begin: datetime, end: datetime, km: float) -> None:
+        if begin < end and km > 0:
+            ledger.add(Source.ODOMETER, "step", begin, end, km, repaired_km=km)
+
     first, last = rows[0], rows[-1]
-    for row, edge_km in ((first, "before"), (last, "after")):
-        by = "speed" if edges[row["measured_month"]].use_speed else "gps"
-        its_days = [day for day in days if day["measured_month"] == row["measured_month"] and day["first_at"]]
-        km = row[f"{edge_km}_{by}_km"]
-        if km <= 0 or not its_days:
-            continue
-        span = (
-            (its_days[0]["first_at"], row["from_at"])
-            if edge_km == "before"
-            else (row["to_at"], its_days[-1]["last_at"])
-        )
-        if span[0] < span[1]:
-            ledger.add(Source.ODOMETER, "step", *span, km, repaired_km=km)
-    for day in days:
-        is_outside = day["measured_month"] < first["measured_month"] or day["measured_month"] > last["measured_month"]
-        if is_outside and day["first_at"] is not None and day["speed_km"] > 0:
-            km = day["speed_km"]
-            ledger.add(Source.ODOMETER, "step", day["first_at"], day["last_at"], km, repaired_km=km)
+    logged = [day for day in days if day["first_at"] is not None]
+    for day in logged:
+        if day["measured_month"] < first["measured_month"] or day["measured_month"] > last["measured_month"]:
+            add(day["first_at"], day["last_at"], day["speed_km"] or travelled.between(day["first_at"], day["last_at"]))
+    begin = min(day["first_at"] for day in logged if day["measured_month"] == first["measured_month"])
+    end = max(day["last_at"] for day in logged if day["measured_month"] == last["measured_month"])
+    is_fast = edges[first["measured_month"]].use_speed
+    add(begin, first["from_at"], first["before_speed_km"] if is_fast else travelled.between(begin, first["from_at"]))
+    is_fast = edges[last["measured_month"]].use_speed
+    add(last["to_at"], end, last["after_speed_km"] if is_fast else travelled.between(last["to_at"], end))
 
 
 def _zeros(zero_rows: list[dict[str, Any]], reading_rows: list[dict[str, Any]], ledger: _Ledger) -> None:
     """One event per stretch of zeros between two readings; over a month's edge it is one stretch."""
-    readings: dict[str, int] = {}
-    for row in reading_rows:
-        readings[row["measured_month"]] = readings.get(row["measured_month"], 0) + row["row_count"]
+    reading_months = {row["measured_month"] for row in reading_rows}
     stretches: list[list[dict[str, Any]]] = []
     for row in zero_rows:
         before = stretches[-1][-1] if stretches else None
-        # run_no of a stretch is the number of readings of its month before it
         goes_on = (
             before is not None
-            and row["run_no"] == 0
-            and before["measured_month"] != row["measured_month"]
-            and before["run_no"] == readings.get(before["measured_month"], 0)
-            and not any(before["measured_month"] < month < row["measured_month"] for month in readings)
+            and before["start_reason"] in ("end", "start_end")
+            and row["start_reason"] in ("start", "start_end")
+            and not any(before["measured_month"] < month < row["measured_month"] for month in reading_months)
         )
         if goes_on:
             stretches[-1].append(row)
@@ -724,33 +750,70 @@ def _zeros(zero_rows: list[dict[str, Any]], reading_rows: list[dict[str, Any]], 
 # --- the witnesses --------------------------------------------------------------------------------------------------
 
 
+def _scale(true_km: float, km: float, rules: OdometerRules) -> float:
+    """Factor from a distance to the one that the receiver's own speed gives over the same time; 1 without evidence."""
+    if min(true_km, km) < rules.scale_min_km:
+        return 1.0
+    scale = true_km / km
+    return scale if 1 / rules.scale_max <= scale <= rules.scale_max else 1.0
+
+
 def _speed_segments(
-    days: list[dict[str, Any]], pieces: list[TrackPiece], rules: OdometerRules, ledger: _Ledger
+    days: list[dict[str, Any]],
+    silences: list[dict[str, Any]],
+    travelled: Travelled,
+    rules: OdometerRules,
+    ledger: _Ledger,
 ) -> None:
-    """Kilometres by speed: days, pairs over midnight, and chords of the track over silences between days."""
+    """Kilometres by speed: days, pairs over midnight, and what the track says of the silences."""
     logged = [day for day in days if day["first_at"] is not None and day["speed_count"] > 0]
+    scale = _scale(
+        sum(day["paired_gps_speed_km"] for day in logged), sum(day["paired_speed_km"] for day in logged), rules
+    )
+    gaps = [(row["from_at"], row["to_at"]) for row in silences]
     for before, day in zip([None, *logged], logged, strict=False):
         if before is not None:
             km = _midnight_km(before, day, rules)
             if km > 0:
-                ledger.add(Source.SPEED, "link", before["last_at"], day["first_at"], km)
-        ledger.add(Source.SPEED, "day", day["first_at"], day["last_at"], day["speed_km"])
-        if day["silent_gps_km"] > rules.gps_moved_km:
-            km = day["silent_gps_km"]
-            ledger.add(Source.SPEED, "bridge", day["first_at"], day["last_at"], km, unlogged_km=km)
-    edges = [(a["last_at"], b["first_at"]) for a, b in zip(logged, logged[1:], strict=False)]
-    slack = timedelta(seconds=rules.logging_gap_s)
-    position = 0
-    for piece in (p for p in pieces if p.kind == "link" and p.km > rules.gps_moved_km):
-        while position < len(edges) and edges[position][1] < piece.to_at - slack:
-            position += 1
-        if position < len(edges) and edges[position][0] <= piece.from_at + slack:
-            ledger.add(Source.SPEED, "bridge", piece.from_at, piece.to_at, piece.km, unlogged_km=piece.km)
+                ledger.add(Source.SPEED, "link", before["last_at"], day["first_at"], km, scaled_km=km * scale)
+            elif before["measured_month"] != day["measured_month"]:
+                gaps.append((before["last_at"], day["first_at"]))
+        km = day["speed_km"]
+        ledger.add(Source.SPEED, "day", day["first_at"], day["last_at"], km, scaled_km=km * scale)
+    for begin, end in gaps:
+        km = travelled.between(begin, end)
+        if km > rules.gps_moved_km:
+            ledger.add(Source.SPEED, "bridge", begin, end, km, unlogged_km=km)
 
 
-def _gps_segments(pieces: list[TrackPiece], ledger: _Ledger) -> None:
+def _gps_segments(pieces: list[TrackPiece], rules: OdometerRules, ledger: _Ledger) -> None:
+    """Kilometres by GPS, one segment per day and stretch without a link. Chords cut corners: the receiver's own speed says
+    by how much; bridged ones stay chords."""
+    whole = [piece for piece in pieces if piece.kind == "run"]
+    scale = _scale(sum(p.speed_km for p in whole), sum(p.km - p.bridged_km for p in whole), rules)
+    joined: list[TrackPiece] = []
     for piece in pieces:
-        ledger.add(Source.GPS, piece.kind, piece.from_at, piece.to_at, piece.km, unlogged_km=piece.bridged_km)
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and last.kind == piece.kind == "run"
+            and last.to_at == piece.from_at
+            and last.from_at.date() == piece.to_at.date()
+        ):
+            km, bridged = last.km + piece.km, last.bridged_km + piece.bridged_km
+            joined[-1] = TrackPiece("run", last.from_at, piece.to_at, km, bridged)
+        elif piece.kind == "run" or piece.km > 0:
+            joined.append(piece)
+    for piece in joined:
+        ledger.add(
+            Source.GPS,
+            piece.kind,
+            piece.from_at,
+            piece.to_at,
+            piece.km,
+            unlogged_km=piece.bridged_km,
+            scaled_km=(piece.km - piece.bridged_km) * scale + piece.bridged_km,
+        )
 
 
 # --- the one way in -------------------------------------------------------------------------------------------------
@@ -778,19 +841,23 @@ def stitch(
         raise ValueError(f"Pieces of one device at a time, got {sorted(devices)}")
     ledger = _Ledger(devices.pop() if devices else "")
 
-    day_rows = kept[1].sort("service_date").to_dicts()
-    reading_rows = kept[0].filter(pl.col("run_kind") == "reading").sort("from_at", "run_no").to_dicts()
-    zero_rows = kept[0].filter(pl.col("run_kind") == "zero").sort("from_at").to_dicts()
-    gps_rows = kept[2].sort("from_at", "run_no").select([f.name for f in fields(GpsRun)]).to_dicts()
+    def rows(frame: pl.DataFrame, *by: str) -> list[dict[str, Any]]:
+        return frame.sort(*by).to_dicts()
+
+    day_rows = rows(kept[1], "service_date")
+    by_kind = {kind: rows(kept[0].filter(pl.col("run_kind") == kind), "from_at", "run_no") for kind in _RUN_KINDS}
+    gps_rows = rows(kept[2].select("run_no", *(f.name for f in fields(GpsRun))), "from_at", "run_no")
     gps_km = dict(kept[2].group_by("measured_month").agg(pl.col("km").sum()).iter_rows())
 
-    pieces = track([GpsRun(**row) for row in gps_rows], rules.gps)
-    _gps_segments(pieces, ledger)
-    _speed_segments(day_rows, pieces, rules, ledger)
-    if reading_rows:
-        edges = _month_edges(day_rows, gps_km, {row["measured_month"] for row in reading_rows}, rules)
-        readings = _readings(reading_rows, edges)
+    pieces = track([GpsRun(**{k: v for k, v in row.items() if k != "run_no"}) for row in gps_rows], rules.gps)
+    travelled = Travelled(pieces)
+    _gps_segments(pieces, rules, ledger)
+    _speed_segments(day_rows, by_kind["silence"], travelled, rules, ledger)
+    if by_kind["reading"]:
+        months = {row["measured_month"] for row in by_kind["reading"]}
+        edges = _month_edges(day_rows, gps_km, months, rules)
+        readings = _readings(by_kind["reading"], edges, travelled)
         _account(_trusted_chain(readings, rules, ledger), rules, ledger)
-        _before_and_after(reading_rows, day_rows, edges, ledger)
-        _zeros(zero_rows, reading_rows, ledger)
+        _before_and_after(by_kind["reading"], day_rows, edges, travelled, ledger)
+        _zeros(by_kind["zero"], by_kind["reading"], ledger)
     return ledger.result()

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from baas_dagster.simulator.fleet import DELIVERY_STREAM, FleetSpec, draw_car, stream
@@ -35,7 +34,7 @@ from baas_dagster.simulator.table import (
     concat,
     moment_texts,
     render,
-    to_arrow,
+    to_frame,
 )
 from baas_dagster.simulator.truth import Truth, moment
 from baas_dagster.simulator.vehicle import Car, Ints
@@ -268,7 +267,8 @@ class Deliveries:
         first = first.with_column("soc", replace(_as_number(first, "soc"), values=charge))
         early = self._dump(car_month, kind, first, layout, _faults_of(faults, 0, len(first)))
         final = self._dump(car_month, kind, table, layout, faults)
-        path = self._path(car_month, kind, layout)
+        # always in a ZIP: its time stamp is what says which one came later
+        path = f"{car_month.month}/{self._name(car_month, kind, layout, None, '')}.zip"
         at = self._delivered_at(car_month.month_index, car_month.car)
         self._zip(path, [early.marked("superseded", *quirks)], car_month, at)
         self._zip(
@@ -330,7 +330,7 @@ class Deliveries:
             quirks.append("newest_first")
         if layout.form == "parquet":
             sink = io.BytesIO()
-            pq.write_table(to_arrow(table, layout), sink, compression="snappy")
+            to_frame(table, layout).write_parquet(sink, compression="snappy")
             data = sink.getvalue()
         else:
             data = b"".join(render(table, layout, faults))

@@ -239,7 +239,7 @@ class _Event:
         made: dict[str, Callable[[], Made]] = {
             "ODO_STALE": self._stale,
             "ODO_SMALL_FALL": lambda: self._shift(code, variant, -float(self.rng.integers(2, 9)) / 10),
-            "ODO_ROLLBACK": lambda: self._shift(code, variant, -float(self.rng.uniform(4, 120))),
+            "ODO_ROLLBACK": self._rollback,
             "ODO_FROZEN": lambda: self._freeze(variant),
             "ODO_RESET": lambda: self._reset(variant, s),
             "ODO_JUMP": lambda: (
@@ -266,6 +266,10 @@ class _Event:
 
     def _shown(self, row: int) -> float:
         return float(self.true_km[row] + self.offset[row])
+
+    def _rollback(self) -> Made:
+        size = float(self.rng.uniform(4, 120))
+        return self._shift("ODO_ROLLBACK", "", -size) if self._shown(self.row) > size + 150 else []  # else a reset
 
     def _shift(self, code: str, variant: str, by_km: float) -> Made:
         row, before = self.row, self._shown(self.row - 1)

@@ -53,7 +53,6 @@ class CarLife:
     display: Display = field(default_factory=Display)
     gaps: list[Gap] = field(default_factory=list)
     _spill: tuple[Samples, Samples] = field(default_factory=lambda: ({}, {}))
-    _parked: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.months = months_of(self.spec)
@@ -145,12 +144,18 @@ class CarLife:
                     },
                 )
 
+    def _record_parked(self, until_s: int) -> None:
+        volts = self.car.pack.cell_count * float(self.car.ocv(float(self._track_soc[-1][-1])))
+        self.book.add_parked(self._last_s, until_s, PHYSICS.parked_w, volts)
+
     def _record(self, stretch: Stretch) -> None:
         """A stretch into days, trips, sessions and the track of true charge."""
-        self.book.add_parked(self._last_s, stretch.start_s, PHYSICS.parked_w)
+        self._record_parked(stretch.start_s)
         self._last_s = stretch.end_s
         self.book.add_stretch(stretch)
-        at = np.unique(np.append(np.arange(0, len(stretch.soc), _TRACK_S), len(stretch.soc) - 1))
+        midnight = (stretch.start_s // DAY_S + 1) * DAY_S - stretch.start_s
+        edges = [len(stretch.soc) - 1, min(midnight, len(stretch.soc) - 1)]
+        at = np.unique(np.append(np.arange(0, len(stretch.soc), _TRACK_S), edges))
         self._track_t.append((stretch.start_s + at).astype(np.float64))
         self._track_soc.append(stretch.soc[at])
         moving = np.flatnonzero(stretch.is_active)
@@ -193,7 +198,7 @@ class CarLife:
     def finish(self, gated: dict[str, str]) -> None:
         """Close the books: ``gated`` names the gate of a month that has one."""
         rest(self.car, self.state, self.end_s, self.ambient)
-        self.book.add_parked(self._last_s, self.end_s, PHYSICS.parked_w)
+        self._record_parked(self.end_s)
         self.truth.extend("truth_trip", (self._logged(row) for row in self._trips))
         self.truth.extend("truth_charging_session", (self._logged(row) for row in self._sessions))
         track_t = np.concatenate([*self._track_t, [float(self.end_s)]])
@@ -214,7 +219,6 @@ class CarLife:
             capacity = self.car.capacity_ah(index / 12)
             soc = np.interp([begin, end], track_t, track_soc)
             distance = sums["distance_km"]
-            volts = self.car.pack.cell_count * float(self.car.ocv(float(soc.mean())))
             self.truth.add(
                 "truth_month",
                 {
@@ -226,7 +230,6 @@ class CarLife:
                     "soh_pct": 100 * capacity / self.car.capacity_new_ah,
                     "soc_start": float(soc[0]),
                     "soc_end": float(soc[1]),
-                    "parked_ah": sums["parked_kwh"] * 1000 / volts,
                     "gated_because": gated.get(month, ""),
                     "bms_rows": self._rows[month][0],
                     "gps_rows": self._rows[month][1],

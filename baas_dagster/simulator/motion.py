@@ -92,6 +92,7 @@ def speed_profile(rng: np.random.Generator, length_m: float) -> Floats:
     for period_s, phase in zip((11.0, 27.0, 73.0), phases, strict=True):
         speed *= 1 + 0.03 * np.sin(2 * np.pi * seconds / period_s + phase)
     speed[0] = speed[-1] = 0.0
+    speed = np.convolve(speed, np.full(5, 0.2))  # nobody steps on a pedal in no time
     speed *= length_m / max(float(speed.sum()), 1e-9)
     return np.minimum(speed, _MAX_SPEED_MPS) if speed.max() <= _MAX_SPEED_MPS else _limited(speed, length_m)
 
@@ -130,7 +131,7 @@ def ground_path(rng: np.random.Generator, start: Site, end: Site, length_m: floa
             swing += weight * rng.normal(1, 0.15) * np.sin(2 * np.pi * middle / wave + rng.uniform(0, 2 * np.pi))
     low, high = 0.0, 3.0
     wanted = min(straight / length_m, 0.9999)
-    for _ in range(36):
+    for _ in range(22):  # to a few decimetres
         amplitude = (low + high) / 2
         if abs(np.exp(1j * amplitude * swing).mean()) > wanted:
             low = amplitude

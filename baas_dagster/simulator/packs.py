@@ -9,6 +9,7 @@ The voltage curves are the simulator's own: none of them is one of the outside c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,11 +78,13 @@ def pack_with_cells(cell_count: int) -> PackType:
     raise ValueError(f"no simulated pack has {cell_count} cells: {sorted(p.cell_count for p in PACKS.values())}")
 
 
+@cache
 def type_curve(chemistry: str) -> Floats:
     """Open-circuit voltage of a new cell of the type on ``SOC_GRID``, V (monotone cubic through the knots)."""
     return _monotone(_KNOTS, CURVES[chemistry])
 
 
+@cache
 def maker_table(chemistry: str) -> Floats:
     """What the type's BMS takes the curve to be, on ``SOC_GRID``, V: the type curve with the maker's 2 mV error."""
     return np.maximum.accumulate(type_curve(chemistry) + 0.002 * np.sin(7.3 * SOC_GRID + 0.6)) + 1e-7 * SOC_GRID

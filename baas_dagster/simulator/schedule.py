@@ -105,7 +105,7 @@ def new_state(car: Car, rng: np.random.Generator, begin_s: int, ambient: Ambient
 def month_stretches(
     car: Car, state: CarState, rng: np.random.Generator, month: str, last_s: int, pacing: Pacing, ambient: Ambient
 ) -> Iterator[Stretch]:
-    """Every stretch of the car that starts in ``month``, in order; none ends at or after ``last_s``, the fleet's end."""
+    """Every stretch of the car that starts in ``month``, in order; none ends at or after ``last_s``."""
     begin_s, end_s = month_bounds(month)
     days = (end_s - begin_s) // DAY_S
     silent = _silent_days(car, rng, days)

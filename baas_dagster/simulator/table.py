@@ -1,7 +1,7 @@
 """Rows as whole numbers, and their text in the layouts of the deliveries.
 
 Belongs here: columns that hold what a unit would have written (``Number``, ``Choice``, ``Moment``, ``Lists``), and fast
-rendering to psql dumps and CSV, or to Arrow. Does not belong here: which values, which quirks.
+rendering to psql dumps and CSV, or to a frame. Does not belong here: which values, which quirks.
 
 Rendering: a column becomes a table of its distinct texts and an index into it; a chunk of rows is put together as one
 byte matrix, padded with NUL, and the NULs are deleted at the end. No Python runs per value.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 from numpy.typing import NDArray
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "TextFaults",
     "concat",
     "render",
-    "to_arrow",
+    "to_frame",
 ]
 
 MISSING = -(2**31)
@@ -275,7 +275,8 @@ def _encode(name: str, column: Column, layout: Layout) -> _Field:
         return _Field(header, _texts([_number_text(v, column.decimals) for v in distinct], "ascii"), index)
     if isinstance(column, Choice):
         labels = layout.flags if column.labels == ("0", "1") else column.labels
-        return _Field(header, _texts(list(labels), layout.encoding), column.codes)
+        quoted = [f'"{x}"' if "," in x and layout.form.startswith("csv") else x for x in labels]
+        return _Field(header, _texts(quoted, layout.encoding), column.codes)
     if isinstance(column, Moment):
         seconds, index = np.unique(column.seconds, return_inverse=True)
         stamps = moment_texts(seconds, layout)
@@ -394,28 +395,29 @@ def _rows(
     return matrix.tobytes().translate(None, b"\0")
 
 
-def to_arrow(table: Table, layout: Layout) -> pa.Table:
+def to_frame(table: Table, layout: Layout) -> pl.DataFrame:
     """The table for a Parquet delivery: numbers as float64, times as timestamps, lists as text or numbered columns."""
-    arrays: dict[str, pa.Array] = {}
+    columns: dict[str, pl.Series] = {}
     for name, column in table.columns.items():
         header = layout.delivered(name)
         if isinstance(column, Number):
-            missing = column.values == MISSING
-            arrays[header] = pa.array(column.values / 10**column.decimals, mask=missing)
+            columns[header] = _floats(column.values, column.values / 10**column.decimals)
         elif isinstance(column, Moment):
-            arrays[header] = pa.array(column.seconds.astype("datetime64[s]")).cast(pa.timestamp("us"))
+            columns[header] = pl.Series(column.seconds * 1_000_000).cast(pl.Datetime("us"))
         elif isinstance(column, Choice):
-            labels = pa.array(column.labels)
-            arrays[header] = labels.take(pa.array(column.codes))
+            columns[header] = pl.Series(column.labels).gather(column.codes)
         elif layout.numbered:
             pattern, count = _NUMBERED[name]
             values = column.values
             for k in range(max(count, values.shape[1])):
-                present = values[:, k] if k < values.shape[1] else np.full(len(values), MISSING, dtype=np.int32)
-                scaled = present / 1000 if column.milli else present.astype(np.float64)
-                arrays[pattern.format(k + 1)] = pa.array(scaled, mask=present == MISSING)
+                entries = values[:, k] if k < values.shape[1] else np.full(len(values), MISSING, dtype=np.int32)
+                columns[pattern.format(k + 1)] = _floats(entries, entries / (1000 if column.milli else 1))
         else:
             encoded = _encode(name, column, layout)
             joined = encoded.picked(0, len(table)).view(np.uint8).reshape(len(table), -1)
-            arrays[header] = pa.array([bytes(row).replace(b"\0", b"").decode("ascii") for row in joined])
-    return pa.table(arrays)
+            columns[header] = pl.Series([bytes(row).replace(b"\0", b"").decode("ascii") for row in joined])
+    return pl.DataFrame(columns)
+
+
+def _floats(raw: NDArray[np.int64] | NDArray[np.int32], values: NDArray[np.float64]) -> pl.Series:
+    return pl.Series(np.where(raw == MISSING, np.nan, values), nan_to_null=True)

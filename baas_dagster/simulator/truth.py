@@ -24,9 +24,9 @@ table                       one row per                    columns
                                                            logged or not), unlogged_km, energy_out_kwh,
                                                            energy_regen_kwh, charged_kwh, charged_dc_kwh, v2l_kwh,
                                                            idle_kwh (awake, neither driving nor charging), parked_kwh,
-                                                           charge_ah, discharge_ah (true, awake)
+                                                           charge_ah, discharge_ah (true, awake), parked_ah
 ``truth_month``             car, month                     the same sums; logged_share (of km), capacity_ah, soh_pct
-                                                           (of new), soc_start, soc_end (true, 0-1), parked_ah,
+                                                           (of new), soc_start, soc_end (true, 0-1),
                                                            gated_because ('' or the gate), bms_rows, gps_rows
                                                            (distinct good samples before row faults)
 ``truth_odometer_event``    event                          device_no, measured_month, code, variant, started_at,
@@ -76,6 +76,7 @@ _FLOWS = (
     "parked_kwh",
     "charge_ah",
     "discharge_ah",
+    "parked_ah",
 )
 
 
@@ -122,12 +123,12 @@ class DayBook:
             for day, total in enumerate(np.bincount(index, weights=flow)):
                 self.add(first + day, **{name: float(total)})
 
-    def add_parked(self, begin_s: int, end_s: int, watt: float) -> None:
+    def add_parked(self, begin_s: int, end_s: int, watt: float, volts: float) -> None:
         """Add what a sleeping car drew between two times, cut at midnight."""
         for day in range(begin_s // DAY_S, end_s // DAY_S + 1):
             span = min(end_s, (day + 1) * DAY_S) - max(begin_s, day * DAY_S)
             if span > 0:
-                self.add(day, parked_kwh=watt * span / 3.6e6)
+                self.add(day, parked_kwh=watt * span / 3.6e6, parked_ah=watt / volts * span / 3600)
 
 
 @dataclass
@@ -183,7 +184,7 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
     "truth_day": _schema(f"device_no:s service_date:d measured_month:s {_FLOW_SCHEMA}"),
     "truth_month": _schema(
         f"device_no:s measured_month:s {_FLOW_SCHEMA} logged_share:f capacity_ah:f soh_pct:f soc_start:f soc_end:f "
-        "parked_ah:f gated_because:s bms_rows:i gps_rows:i"
+        "gated_because:s bms_rows:i gps_rows:i"
     ),
     "truth_odometer_event": _schema(
         "device_no:s measured_month:s code:s variant:s started_at:t ended_at:t size_km:f from_km:f to_km:f"

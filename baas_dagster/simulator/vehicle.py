@@ -223,7 +223,7 @@ Ambient = Callable[[Ints], Floats]
 
 def first_order(target: Floats, seconds: float, start: float) -> Floats:
     """Response of a first-order lag of ``seconds`` to ``target`` (one value per second), beginning at ``start``."""
-    n, block = len(target), 256
+    n, block = len(target), int(np.clip(12.8 * seconds, 8, 4_096))  # powers within a block stay small
     keep = float(np.exp(-1.0 / seconds))
     padded = np.zeros(-(-n // block) * block)
     padded[:n] = target

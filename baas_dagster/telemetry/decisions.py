@@ -34,8 +34,8 @@ EVIDENCE_COLUMNS = [
 ]  # fmt: skip
 """The columns of a raw BMS partition that evidence reads; the cell lists are not among them."""
 
-_PAIR_GAP_S = 30.0
-"""Row pairs further apart than this say nothing of the ohmic response: temperature and SoC have moved."""
+_PAIR_GAP_S = 90.0
+"""Row pairs further apart than this say little of the ohmic response; fleets that log once a minute still count."""
 _CURRENT_STEP_A = 5.0
 """Steps of the delivered current (resolution 0.1 A) that move the voltage of any pack above its 0.1 V resolution."""
 _LFP_CEILING_MV = 3700
@@ -353,6 +353,20 @@ def _overridden(decision: Decision, overrides: Mapping[tuple[str, str | None], s
     return decision
 
 
+_NUMBERS = {
+    "current_sign", "voltage_scale", "cell_count", "temp_sensor_count", "capacity_nominal_ah", "insulation_cap_kohm",
+}  # fmt: skip
+_TEXTS = {"temp_sensor_map", "pack_type", "car_type", "chemistry"}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def read_overrides(path: Path) -> dict[str, dict[tuple[str, str | None], str]]:
     """Decisions made by hand: CSV `device_no,decision,layout_id,value`; layout_id may be empty (all layouts).
 
@@ -361,8 +375,7 @@ def read_overrides(path: Path) -> dict[str, dict[tuple[str, str | None], str]]:
     found: dict[str, dict[tuple[str, str | None], str]] = {}
     if not path.exists():
         return found
-    known = {"current_sign", "voltage_scale", "cell_count", "temp_sensor_count", "temp_sensor_map", "pack_type",
-             "car_type", "chemistry", "capacity_nominal_ah", "insulation_cap_kohm"}  # fmt: skip
+    known = _NUMBERS | _TEXTS
     with path.open(encoding="utf-8-sig", newline="") as handle:
         reader = csv.DictReader(handle)
         for row in reader:
@@ -375,5 +388,7 @@ def read_overrides(path: Path) -> dict[str, dict[tuple[str, str | None], str]]:
                 raise ValueError(f"{where}: decision {decision!r} is none of {', '.join(sorted(known))}")
             if not value:
                 raise ValueError(f"{where}: no value")
+            if decision in _NUMBERS and not _is_number(value):
+                raise ValueError(f"{where}: {decision} {value!r} is not a number")
             found.setdefault(device, {})[(decision, layout)] = value
     return found

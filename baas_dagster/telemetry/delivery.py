@@ -73,10 +73,12 @@ _REJECTS_IN_MEMORY = 100_000
 """Rejected rows of a member kept in memory: at 500 characters each about 60 MB."""
 _OPEN_SLICES = 200
 """Slices held open at once: well under the usual 1,024 open files of a process."""
-_BUFFERED_ROWS = 20_000
+_BUFFERED_ROWS = 50_000
 """Rows of a slice gathered before a row group is written: a fleet dump brings each car a few rows per chunk."""
 _BUFFERED_BYTES = 96 << 20
 """Rows of all slices together that may wait: bounds the memory of a dump of many cars."""
+_BUFFERED_CHUNKS = 8
+"""Chunks after which every slice is written: a few waiting rows keep the memory of their whole chunk."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,9 @@ def read_landing_file(
     of the data end in the report; faults of the machine (``OSError``) raise and leave no partial slices.
     """
     meter = ByteMeter(limits, run_bytes or ByteCounter(), on_bytes, lake)
-    reading = _Reading(sha256[:12], lake, limits, formats.MonthRange(earliest_month, latest_month), pool, meter)
+    reading = _Reading(
+        path.name, sha256[:12], lake, limits, formats.MonthRange(earliest_month, latest_month), pool, meter
+    )
     lake.mkdir(parents=True, exist_ok=True)
     with _RejectFile(lake / "rejected" / f"{sha256[:12]}.parquet") as rejected:
         reports = tuple(reading.member(entry, rejected) for entry in walk(path, meter))
@@ -216,6 +220,7 @@ class _Account:
 class _Reading:
     """Reads the members of one landing file."""
 
+    file_name: str
     hash12: str
     lake: Path
     limits: IntakeLimits
@@ -235,11 +240,13 @@ class _Reading:
         if entry.stream is None:
             rejected.member(report, entry.problem or "unreadable")
             return replace(report, reason=entry.problem, is_deferred=entry.is_deferred)
+        is_named = any(kind.value in entry.member.lower() for kind in TableKind)
+        hint = entry.member if is_named else self.file_name
         facts = formats.TextFacts()
         account = _Account()
         try:
             with _SliceFiles(self.lake, report) as files, rejected.rows_of(report) as rows:
-                for parsed in self._parsed(entry.stream, entry.member, report.source_file, facts):
+                for parsed in self._parsed(entry.stream, hint, report.source_file, facts):
                     _count(parsed, account)
                     rows.add(parsed.rejects)
                     files.add(parsed)
@@ -393,6 +400,7 @@ class _SliceFiles:
         self._writing: dict[_Key, None] = {}  # keys with an open file, the one written longest ago first
         self._master: Any = None
         self._waiting_bytes = 0
+        self._chunks = 0
 
     def __enter__(self) -> _SliceFiles:
         return self
@@ -428,7 +436,9 @@ class _SliceFiles:
             month = _month_name(base + int(keys[start]) % spread)
             key = (parsed.layout.kind, device, month, parsed.layout.layout_id)
             self._add_rows(key, table.slice(start, stop - start))
-        if self._waiting_bytes > _BUFFERED_BYTES:
+        self._chunks += 1
+        if self._waiting_bytes > _BUFFERED_BYTES or self._chunks >= _BUFFERED_CHUNKS:
+            self._chunks = 0
             for key in list(self._open):
                 self._flush(key)
 

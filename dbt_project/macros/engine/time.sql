@@ -65,3 +65,12 @@
 {% macro duckdb__short_hash(text) -%}
     substr(md5({{ text }}), 1, 16)
 {%- endmacro %}
+
+{# Engine: number of the slot of so many seconds that a timestamp lies in. #}
+{% macro time_slot(at, seconds) -%}
+    {{ adapter.dispatch('time_slot')(at, seconds) }}
+{%- endmacro %}
+
+{% macro duckdb__time_slot(at, seconds) -%}
+    epoch_us({{ at }}) // {{ seconds * 1000000 }}
+{%- endmacro %}

@@ -1,7 +1,6 @@
 {{ config(materialized='ephemeral', tags=['local']) }}
--- One row per position of a device: consecutive fixes at the same place of one KST day are one position with the time
--- it was first and last reported (receivers hold their last position between updates). With the step from the position
--- before, in the same partition.
+-- One row per position of a device: the first of consecutive fixes at the same place (receivers hold their last position
+-- between updates), with the step from the position before, in the same partition.
 with
 
 fixes as (
@@ -10,7 +9,6 @@ fixes as (
         lat,
         lng,
         case when not is_speed_suspect then speed_kmh end as speed_kmh,
-        {{ kst_day('recorded_at') }} as service_date,
         device_no,
         measured_month
     from {{ ref('stg_gps') }}
@@ -20,76 +18,69 @@ fixes as (
 compared as (
     select
         *,
-        coalesce(
-            lat = lag(lat) over w and lng = lag(lng) over w and service_date = lag(service_date) over w,
-            false
-        ) as is_held
+        lag(recorded_at) over w as fix_before_at,
+        lag(lat) over w as lat_before,
+        lag(lng) over w as lng_before,
+        lead(recorded_at) over w is null as is_last
     from fixes
     window w as ({{ in_time_order() }})
 ),
 
-numbered as (
-    select
-        *,
-        sum(case when is_held then 0 else 1 end) over ({{ in_time_order() }}) as position_no
-    from compared
-),
-
+-- the last fix stays too, so that the end of the track is known
 positions as (
-    select
-        service_date,
-        position_no,
-        min(recorded_at) as first_at,
-        max(recorded_at) as last_at,
-        min(lat) as lat,
-        min(lng) as lng,
-        max(speed_kmh) as speed_kmh,
-        count(*) as fix_count,
-        device_no,
-        measured_month
-    from numbered
-    group by all
+    select * from compared
+    where lat_before is null or lat <> lat_before or lng <> lng_before or is_last
 ),
 
 stepped as (
     select
         *,
-        lag(service_date) over w as service_date_before,
-        lag(last_at) over w as last_at_before,
-        {{ haversine_km('lag(lat) over w', 'lag(lng) over w', 'lat', 'lng') }} as chord_km,
-        {{ seconds_between('lag(last_at) over w', 'first_at') }} as silent_s,
-        least(
-            {{ seconds_between('lag(first_at) over w', 'first_at') }},
-            {{ seconds_between('lag(last_at) over w', 'first_at') }} + {{ var('gps_hold_s') }}
-        ) as step_s,
-        speed_kmh < {{ var('gps_standing_kmh') }}
-        and lag(speed_kmh) over w < {{ var('gps_standing_kmh') }} as is_standing
+        {{ seconds_between('fix_before_at', 'recorded_at') }} as silent_s,
+        lag(recorded_at) over w as position_before_at,
+        {{ seconds_between('lag(recorded_at) over w', 'recorded_at') }} as since_position_s,
+        {{ haversine_km('lat_before', 'lng_before', 'lat', 'lng') }} as chord_km,
+        lag(speed_kmh) over w as speed_before_kmh
     from positions
-    window w as ({{ in_time_order('position_no') }})
+    window w as ({{ in_time_order() }})
+),
+
+judged as (
+    select
+        *,
+        coalesce(
+            chord_km
+            > {{ var('gps_max_kmh') }} * least(since_position_s, silent_s + {{ var('gps_hold_s') }}) / 3600
+            + {{ var('gps_step_slack_km') }},
+            false
+        ) as is_jump
+    from stepped
 )
 
 select
-    service_date,
-    position_no,
-    first_at,
-    last_at,
+    recorded_at,
     lat,
     lng,
-    speed_kmh,
-    fix_count,
-    service_date_before,
-    last_at_before,
+    fix_before_at,
+    lat_before,
+    lng_before,
+    position_before_at,
     chord_km,
     silent_s,
-    coalesce(
-        chord_km > {{ var('gps_max_kmh') }} * step_s / 3600 + {{ var('gps_step_slack_km') }},
-        false
-    ) as is_jump,
+    is_jump,
     case
-        when chord_km > {{ var('gps_max_kmh') }} * step_s / 3600 + {{ var('gps_step_slack_km') }} then 0e0
-        when is_standing and chord_km < {{ var('gps_standing_km') }} then 0e0
+        when is_jump then 0e0
+        when
+            speed_kmh < {{ var('gps_standing_kmh') }} and speed_before_kmh < {{ var('gps_standing_kmh') }}
+            and chord_km < {{ var('gps_standing_km') }}
+            then 0e0
         else coalesce(chord_km, 0e0)
     end as step_km,
+    -- the receiver measures speed by itself: it knows how much the chords between fixes cut off
+    case
+        when not is_jump and since_position_s <= {{ var('gps_bridge_s') }}
+            then coalesce((speed_kmh + speed_before_kmh) / 2 * since_position_s / 3600, 0e0)
+        else 0e0
+    end as speed_step_km,
     device_no,
     measured_month
-from stepped
+from judged

@@ -3,13 +3,65 @@
 -- as edges. The pair of messages over midnight belongs to neither day here; the stitching adds it.
 with
 
-motion as (
+pairs as (
     select
         *,
-        lag(service_date) over w as service_date_before,
-        gps_sum_km - lag(gps_sum_km) over w as gps_step_km
-    from {{ ref('int_motion') }}
-    window w as ({{ in_time_order() }})
+        {{ time_slot('recorded_at', var('gps_bridge_s')) }} as slot
+    from {{ ref('int_message_pair') }}
+),
+
+-- short slots of time say whether speed and position saw the same kilometres
+gps_slot as (
+    select
+        {{ time_slot('recorded_at', var('gps_bridge_s')) }} as slot,
+        sum(speed_step_km) as gps_speed_km,
+        device_no,
+        measured_month
+    from {{ ref('int_gps_position') }}
+    group by all
+),
+
+fix_slot as (
+    select
+        {{ time_slot('recorded_at', var('gps_bridge_s')) }} as slot,
+        device_no,
+        measured_month
+    from {{ ref('stg_gps') }}
+    where lat is not null and lng is not null and not is_hdop_suspect
+    group by all
+),
+
+bms_slot as (
+    select
+        service_date,
+        slot,
+        count(*) as message_count,
+        coalesce(sum(speed_step_km) filter (where service_date = date_before), 0e0) as speed_km,
+        bool_or(is_gap) as has_gap,
+        device_no,
+        measured_month
+    from pairs
+    group by device_no, measured_month, service_date, slot
+),
+
+seen_slot as (
+    select
+        bms_slot.service_date,
+        sum(bms_slot.speed_km) as speed_seen_by_gps_km,
+        sum(bms_slot.speed_km) filter (where not bms_slot.has_gap and gps_slot.slot is not null) as paired_speed_km,
+        sum(gps_slot.gps_speed_km) filter (where not bms_slot.has_gap) as paired_gps_speed_km,
+        bms_slot.device_no,
+        bms_slot.measured_month
+    from bms_slot
+    inner join fix_slot
+        on
+            bms_slot.device_no = fix_slot.device_no and bms_slot.measured_month = fix_slot.measured_month
+            and bms_slot.slot = fix_slot.slot
+    left join gps_slot
+        on
+            bms_slot.device_no = gps_slot.device_no and bms_slot.measured_month = gps_slot.measured_month
+            and bms_slot.slot = gps_slot.slot
+    group by bms_slot.device_no, bms_slot.measured_month, bms_slot.service_date
 ),
 
 bms_day as (
@@ -22,29 +74,27 @@ bms_day as (
         count(*) filter (where is_odometer_zero) as odometer_zero_count,
         count(*) filter (where odometer_km is null and not is_odometer_zero) as odometer_missing_count,
         count(speed_kmh) as speed_count,
-        coalesce(sum(speed_step_km) filter (where service_date = service_date_before), 0e0) as speed_km,
-        coalesce(sum(speed_step_km) filter (where service_date = service_date_before and is_seen_by_gps), 0e0)
-            as speed_seen_by_gps_km,
-        coalesce(sum(interval_s) filter (where not is_gap and service_date = service_date_before), 0e0) as logged_s,
-        coalesce(sum(interval_s) filter (where is_gap and service_date = service_date_before), 0e0) as silent_s,
-        coalesce(sum(gps_step_km) filter (where is_gap and service_date = service_date_before), 0e0) as silent_gps_km,
+        coalesce(sum(speed_step_km) filter (where service_date = date_before), 0e0) as speed_km,
+        coalesce(sum(interval_s) filter (where not is_gap and service_date = date_before), 0e0) as logged_s,
+        coalesce(sum(interval_s) filter (where is_gap and service_date = date_before), 0e0) as silent_s,
         median(interval_s) filter (where not is_gap) as interval_median_s,
-        min_by(speed_kmh, recorded_at) as first_speed_kmh,
-        max_by(speed_kmh, recorded_at) as last_speed_kmh,
+        min_by(speed_kmh, recorded_at) filter (where speed_kmh is not null) as first_speed_kmh,
+        max_by(speed_kmh, recorded_at) filter (where speed_kmh is not null) as last_speed_kmh,
         device_no,
         measured_month
-    from motion
+    from pairs
     group by device_no, measured_month, service_date
 ),
 
 soc_day as (
     select
         {{ kst_day('recorded_at') }} as service_date,
-        min_by(soc_pct, recorded_at) filter (where soc_pct is not null) as soc_first_pct,
-        max_by(soc_pct, recorded_at) filter (where soc_pct is not null) as soc_last_pct,
+        min_by(soc_pct, recorded_at) as soc_first_pct,
+        max_by(soc_pct, recorded_at) as soc_last_pct,
         device_no,
         measured_month
     from {{ ref('stg_bms') }}
+    where soc_pct is not null
     group by all
 ),
 
@@ -77,10 +127,11 @@ select
     coalesce(bms_day.odometer_missing_count, 0) as odometer_missing_count,
     coalesce(bms_day.speed_count, 0) as speed_count,
     coalesce(bms_day.speed_km, 0e0) as speed_km,
-    coalesce(bms_day.speed_seen_by_gps_km, 0e0) as speed_seen_by_gps_km,
+    coalesce(seen_slot.speed_seen_by_gps_km, 0e0) as speed_seen_by_gps_km,
+    coalesce(seen_slot.paired_speed_km, 0e0) as paired_speed_km,
+    coalesce(seen_slot.paired_gps_speed_km, 0e0) as paired_gps_speed_km,
     coalesce(bms_day.logged_s, 0e0) as logged_s,
     coalesce(bms_day.silent_s, 0e0) as silent_s,
-    coalesce(bms_day.silent_gps_km, 0e0) as silent_gps_km,
     bms_day.interval_median_s,
     bms_day.first_speed_kmh,
     bms_day.last_speed_kmh,
@@ -97,6 +148,10 @@ left join bms_day
     on
         days.service_date = bms_day.service_date
         and days.device_no = bms_day.device_no and days.measured_month = bms_day.measured_month
+left join seen_slot
+    on
+        days.service_date = seen_slot.service_date
+        and days.device_no = seen_slot.device_no and days.measured_month = seen_slot.measured_month
 left join soc_day
     on
         days.service_date = soc_day.service_date

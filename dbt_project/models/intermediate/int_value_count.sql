@@ -183,54 +183,79 @@ flagged as (
             and messages.recorded_at = waking_zeros.recorded_at
 ),
 
-bms_counts as (
+bms_checked as (
     select
         {%- for rule, kind, checked, hit, example in bms_rules %}
-        count(*) filter (where {{ checked }}) as {{ rule }}_checked,
-        count(*) filter (where {{ hit }}) as {{ rule }}_hit,
-        min(recorded_at) filter (where {{ hit }}) as {{ rule }}_first_at,
-        max(recorded_at) filter (where {{ hit }}) as {{ rule }}_last_at,
-        cast(min_by({{ example }}, recorded_at) filter (where {{ hit }}) as varchar) as {{ rule }}_example,
+        count(*) filter (where {{ checked }}) as {{ rule }},
         {%- endfor %}
-        count(*) filter (where pack_voltage_v is not null and pack_current_a is not null) as frozen_signal_checked,
+        count(*) filter (where pack_voltage_v is not null and pack_current_a is not null) as frozen_signal,
         device_no,
         measured_month
-    from flagged
+    from messages
     group by device_no, measured_month
 ),
 
-gps_counts as (
+-- most rows are sound: only the others are looked at rule by rule
+bms_hit as (
+    select * from flagged
+    where
+        {%- for rule, kind, checked, hit, example in bms_rules %}
+        {{ 'or ' if not loop.first }}({{ hit }})
+        {%- endfor %}
+),
+
+gps_checked as (
     select
         {%- for rule, kind, checked, hit, example in gps_rules %}
-        count(*) filter (where {{ checked }}) as {{ rule }}_checked,
-        count(*) filter (where {{ hit }}) as {{ rule }}_hit,
-        min(recorded_at) filter (where {{ hit }}) as {{ rule }}_first_at,
-        max(recorded_at) filter (where {{ hit }}) as {{ rule }}_last_at,
-        cast(min_by({{ example }}, recorded_at) filter (where {{ hit }}) as varchar) as {{ rule }}_example,
+        count(*) filter (where {{ checked }}) as {{ rule }},
         {%- endfor %}
+        count(lat) as gps_jump,
         device_no,
         measured_month
     from {{ ref('stg_gps') }}
     group by device_no, measured_month
 ),
 
-gps_jumps as (
+gps_hit as (
+    select * from {{ ref('stg_gps') }}
+    where
+        {%- for rule, kind, checked, hit, example in gps_rules %}
+        {{ 'or ' if not loop.first }}({{ hit }})
+        {%- endfor %}
+),
+
+hits as (
+    {%- for rules, source_kind in [(bms_rules, 'bms'), (gps_rules, 'gps')] %}
+    {%- for rule, kind, checked, hit, example in rules %}
     select
-        sum(fix_count) as checked,
-        count(*) filter (where is_after_jump) as hit,
-        min(from_at) filter (where is_after_jump) as first_at,
-        max(from_at) filter (where is_after_jump) as last_at,
-        cast(min_by(round(jump_km, 3), from_at) filter (where is_after_jump) as varchar) as example,
+        '{{ rule }}' as rule,
+        count(*) as rows_hit,
+        min(recorded_at) as first_at,
+        max(recorded_at) as last_at,
+        cast(min_by({{ example }}, recorded_at) as varchar) as example,
+        device_no,
+        measured_month
+    from {{ source_kind }}_hit
+    where {{ hit }}
+    group by device_no, measured_month
+    union all
+    {%- endfor %}
+    {%- endfor %}
+    select
+        'gps_jump' as rule,
+        count(*) as rows_hit,
+        min(from_at) as first_at,
+        max(from_at) as last_at,
+        cast(min_by(round(jump_km, 3), from_at) as varchar) as example,
         device_no,
         measured_month
     from {{ ref('int_gps_run') }}
-    where {{ partitions_in_scope() }}
+    where is_after_jump and {{ partitions_in_scope() }}
     group by device_no, measured_month
-),
-
-frozen_counts as (
+    union all
     select
-        sum(row_count) as hit,
+        'frozen_signal' as rule,
+        sum(row_count) as rows_hit,
         min(first_at) as first_at,
         max(last_at) as last_at,
         cast(min_by(example, first_at) as varchar) as example,
@@ -240,63 +265,39 @@ frozen_counts as (
     group by device_no, measured_month
 ),
 
-counted as (
-    {%- for rules, source_kind in [(bms_rules, 'bms'), (gps_rules, 'gps')] %}
-    {%- for rule, kind, checked, hit, example in rules %}
+checked as (
+    {%- for rules, source_kind in [
+        (bms_rules + [('frozen_signal', 'suspect')], 'bms'), (gps_rules + [('gps_jump', 'suspect')], 'gps'),
+    ] %}
+    {%- set outer_last = loop.last %}
+    {%- for rule in rules %}
     select
-        '{{ rule }}' as rule,
-        '{{ kind }}' as kind,
+        '{{ rule[0] }}' as rule,
+        '{{ rule[1] }}' as kind,
         '{{ source_kind }}' as source_kind,
-        {{ rule }}_checked as rows_checked,
-        {{ rule }}_hit as rows_hit,
-        {{ rule }}_first_at as first_at,
-        {{ rule }}_last_at as last_at,
-        {{ rule }}_example as example,
+        {{ rule[0] }} as rows_checked,
         device_no,
         measured_month
-    from {{ source_kind }}_counts
-    union all
+    from {{ source_kind }}_checked
+    {{ 'union all' if not (outer_last and loop.last) }}
     {%- endfor %}
     {%- endfor %}
-    select
-        'gps_jump' as rule,
-        'suspect' as kind,
-        'gps' as source_kind,
-        checked as rows_checked,
-        hit as rows_hit,
-        first_at,
-        last_at,
-        example,
-        device_no,
-        measured_month
-    from gps_jumps
-    union all
-    select
-        'frozen_signal' as rule,
-        'suspect' as kind,
-        'bms' as source_kind,
-        bms_counts.frozen_signal_checked as rows_checked,
-        coalesce(frozen_counts.hit, 0) as rows_hit,
-        frozen_counts.first_at,
-        frozen_counts.last_at,
-        frozen_counts.example,
-        bms_counts.device_no,
-        bms_counts.measured_month
-    from bms_counts
-    left join frozen_counts
-        on bms_counts.device_no = frozen_counts.device_no and bms_counts.measured_month = frozen_counts.measured_month
 )
 
 select
-    rule,
-    kind,
-    source_kind,
-    cast(rows_checked as bigint) as rows_checked,
-    cast(rows_hit as bigint) as rows_hit,
-    first_at,
-    last_at,
-    example,
-    device_no,
-    measured_month
-from counted
-where rows_checked > 0
+    checked.rule,
+    checked.kind,
+    checked.source_kind,
+    cast(checked.rows_checked as bigint) as rows_checked,
+    cast(coalesce(hits.rows_hit, 0) as bigint) as rows_hit,
+    hits.first_at,
+    hits.last_at,
+    hits.example,
+    checked.device_no,
+    checked.measured_month
+from checked
+left join hits
+    on
+        checked.rule = hits.rule
+        and checked.device_no = hits.device_no and checked.measured_month = hits.measured_month
+where checked.rows_checked > 0

@@ -70,12 +70,13 @@ own_pieces as (
 distance_day as (
     select
         service_date,
-        sum(km) as distance_km,
+        sum(scaled_km) as distance_km,
         sum(unlogged_km) as unlogged_km,
         sum(repaired_km) as repaired_km,
+        sum(uncertain_km) as step_uncertain_km,
         -- a step over midnight that belongs to one side as a whole would be off by the larger of its two parts
         coalesce(
-            sum(greatest(km, segment_km - km)) filter (where from_date < service_date or to_date > service_date),
+            sum(greatest(scaled_km, segment_scaled_km - scaled_km)) filter (where from_date < service_date or to_date > service_date),
             0e0
         ) as boundary_uncertain_km,
         device_no
@@ -197,6 +198,7 @@ joined as (
             as distance_speed_km,
         coalesce(distance_day.unlogged_km, 0e0) as unlogged_km,
         coalesce(distance_day.repaired_km, 0e0) as repaired_km,
+        coalesce(distance_day.step_uncertain_km, 0e0) as step_uncertain_km,
         coalesce(distance_day.boundary_uncertain_km, 0e0) as boundary_uncertain_km,
         mileage_day.speed_km,
         mileage_day.speed_seen_by_gps_km,
@@ -236,7 +238,7 @@ select
     gated_by,
     {% for column in [
         'odometer_start_km', 'odometer_end_km', 'distance_km', 'distance_gps_km', 'distance_speed_km', 'unlogged_km',
-        'repaired_km', 'boundary_uncertain_km',
+        'repaired_km', 'step_uncertain_km', 'boundary_uncertain_km',
     ] -%}
     case when gated_by is null then {{ column }} end as {{ column }},
     {% endfor -%}

@@ -29,6 +29,7 @@ sums as (
         sum(distance_speed_km) as distance_speed_km,
         sum(unlogged_km) as unlogged_km,
         sum(repaired_km) as repaired_km,
+        sum(step_uncertain_km) as step_uncertain_km,
         sum(event_count) as event_count,
         sum(message_count) as message_count,
         count(*) as day_count,
@@ -46,8 +47,8 @@ sums as (
 in_month as (
     select
         segment_no,
-        max(segment_km) as segment_km,
-        sum(km) as km,
+        max(segment_scaled_km) as segment_km,
+        sum(scaled_km) as km,
         max(case when from_month < measured_month or to_month > measured_month then 1 else 0 end) = 1 as is_crossing,
         max(resolution_km) as resolution_km,
         pieces.device_no,
@@ -75,7 +76,6 @@ event_sums as (
         count(*) filter (where code = 'ODO_JUMP' and action = 'excluded') as jump_count,
         count(*) filter (where code = 'ODO_FROZEN' and action = 'repaired') as frozen_count,
         count(*) filter (where code not in ('ODO_GAP', 'ODO_ZERO', 'ODO_SMALL_FALL')) as grave_count,
-        coalesce(sum(distance_km) filter (where code = 'ODO_SMALL_FALL'), 0e0) as small_fall_km,
         device_no,
         measured_month
     from events
@@ -100,8 +100,7 @@ judged as (
         coalesce(event_sums.rollback_count, 0) as rollback_count,
         coalesce(event_sums.jump_count, 0) as jump_count,
         coalesce(event_sums.frozen_count, 0) as frozen_count,
-        coalesce(event_sums.grave_count, 0) as grave_count,
-        coalesce(event_sums.small_fall_km, 0e0) as small_fall_km
+        coalesce(event_sums.grave_count, 0) as grave_count
     from sums
     left join boundaries
         on sums.device_no = boundaries.device_no and sums.measured_month = boundaries.measured_month
@@ -120,7 +119,7 @@ banded as (
             {{ var('boundary_km_max') }}, {{ var('boundary_share_max') }} * distance_km
         ) as is_boundary_open,
         -- how far the truth can lie from the stated distance, without what the month's edges leave open
-        resolution_km + small_fall_km + {{ var('repaired_error_share') }} * repaired_km as odometer_error_km
+        resolution_km + step_uncertain_km + {{ var('repaired_error_share') }} * repaired_km as odometer_error_km
     from judged
 ),
 
@@ -172,6 +171,7 @@ select
     case when gated_by is null then distance_speed_km end as distance_speed_km,
     case when gated_by is null then unlogged_km end as unlogged_km,
     case when gated_by is null then repaired_km end as repaired_km,
+    case when gated_by is null then step_uncertain_km end as step_uncertain_km,
     case when gated_by is null then boundary_km end as boundary_uncertain_km,
     case when gated_by is null then coverage_pct end as coverage_pct,
     odometer_gps_ratio,

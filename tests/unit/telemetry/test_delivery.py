@@ -21,7 +21,7 @@ from baas_dagster.telemetry.archives import IntakeLimits
 from baas_dagster.telemetry.columns import TableKind, lake_schema
 from baas_dagster.telemetry.delivery import MemberReport, read_landing_file, sha256_of
 
-REAL_LOGS = Path(__file__).parents[4] / "shared" / "data" / "landing"
+REAL_LOGS = Path(__file__).parents[3].parent / "shared" / "data" / "landing"
 
 
 def at(device: str, time: str, **values: object) -> dict[str, str]:
@@ -162,6 +162,17 @@ def test_many_cars_in_one_member_need_few_open_files(intake: Intake, monkeypatch
 
 def bms_time(second: int) -> datetime:
     return datetime(2023, 1, 5, 10, 0, second)
+
+
+def test_rows_of_a_quiet_car_do_not_hold_the_chunks_of_a_busy_one(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_BUFFERED_CHUNKS", 2)
+    rows = [bms_row(s, device_no=OTHER if s % 10 == 0 else DEVICE) for s in range(100)]
+    report = intake.read("bms.csv", comma(rows), IntakeLimits(chunk_bytes=1000))
+    quiet = next(s for s in report.members[0].slices if s.device_no == OTHER)
+    assert quiet.rows == 10
+    assert pq.ParquetFile(intake.lake / quiet.path).num_row_groups > 2
 
 
 def test_a_vehicle_master_is_kept_apart(intake: Intake) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import re
 from datetime import datetime, timedelta, timezone
@@ -68,7 +69,7 @@ def parquet(rows: list[dict[str, str]], *, typed: bool) -> bytes:
         ("bms_comma.csv", comma(ROWS), 2),
         ("bms_semicolon.csv", comma(ROWS, end="\n", delimiter=";"), 2),
         ("bms.tsv", comma(ROWS, delimiter="\t"), 2),
-        ("bms.csv.gz", __import__("gzip").compress(comma(ROWS).encode()), 2),
+        ("bms.csv.gz", gzip.compress(comma(ROWS).encode()), 2),
         ("bms.parquet", parquet(ROWS, typed=True), 1),
         ("bms_text.parquet", parquet(ROWS, typed=False), 1),
         ("a.zip", zipped({"bms.parquet": parquet(ROWS, typed=True)}), 1),
@@ -133,6 +134,7 @@ def test_bms_and_gps_are_told_apart_by_columns_then_by_name(intake: Intake) -> N
     bare = comma([{"device_no": DEVICE, "time": "2023-01-05 10:00:00"}])
     assert intake.read("gps_1.csv", bare).members[0].kind == "gps"
     assert intake.read("bms_1.csv", bare).members[0].kind == "bms"
+    assert intake.read("bms_2.zip", zipped({"data.csv": bare})).members[0].kind == "bms"
     assert "no usable header" in str(intake.read("what.csv", bare).reason)
 
 

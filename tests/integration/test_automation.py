@@ -1,0 +1,143 @@
+"""The sensor and the schedule launch exactly what the state names, tagged with the reason."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from baas_dagster.automation import REASON_TAG, free_dead_runs
+from baas_dagster.definitions import Platform, build
+from baas_dagster.runs import Asked, instance_of
+from baas_dagster.settings import Settings
+from baas_dagster.state import Unit, load, mark_failed
+from tests.conftest import Homes
+from tests.deliveries import bms_rows, psql, put_zip
+
+ONE, TWO = "01290002001", "01290002002"
+
+
+def deliver(landing: Path, device: str, month: int = 1) -> None:
+    rows = bms_rows(device, datetime(2023, month, 5, 8))
+    put_zip(landing / f"bms_{device}_2023-{month:02d}.zip", f"bms_{device}_2023-{month:02d}.csv", psql(rows))
+
+
+def tick(platform: Platform, instance: dg.DagsterInstance, *, schedule: bool = False) -> list[dg.RunRequest]:
+    if schedule:
+        made = platform.definitions.get_schedule_def("self_healing")
+        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime(2023, 6, 1, 5))
+        found = made.evaluate_tick(context).run_requests
+    else:
+        sensor = platform.definitions.get_sensor_def("landing_sensor")
+        found = sensor.evaluate_tick(dg.build_sensor_context(instance=instance)).run_requests
+    return list(found or [])
+
+
+def execute(platform: Platform, instance: dg.DagsterInstance, requests: list[dg.RunRequest]) -> None:
+    """What the daemon does with run requests: a run of Dagster's job over all assets, with selection and tags."""
+    job = platform.definitions.resolve_implicit_global_asset_job_def()
+    for request in requests:
+        selection = list(request.asset_selection or [])
+        result = job.execute_in_process(
+            instance=instance, asset_selection=selection, tags=dict(request.tags), raise_on_error=True
+        )
+        assert result.success
+
+
+def test_the_sensor_brings_a_new_file_all_the_way_to_the_snapshot(homes: Homes) -> None:
+    home = homes.new()
+    deliver(home.landing_dir, ONE)
+    platform = build(home)
+    with instance_of(home) as instance:
+        intake = tick(platform, instance)
+        assert [r.asset_selection for r in intake] == [[dg.AssetKey("landing_files")]]
+        assert intake[0].tags[REASON_TAG] == "1 new or changed files"
+        execute(platform, instance, intake)
+        requests = tick(platform, instance)
+        assert [r.tags[REASON_TAG] for r in requests] == ["new"] * 5
+        assert requests[0].tags["dagster/asset_partition_range_start"] == f"{ONE}|2023-01"
+        execute(platform, instance, requests)
+        while rest := tick(platform, instance):  # decisions were made, so local pieces changed once more
+            execute(platform, instance, rest)
+    assert (home.publish / "fleet.duckdb").exists()
+    assert states(home) == dict.fromkeys(Unit, 0)
+
+
+def states(home: Settings) -> dict[Unit, int]:
+    from baas_dagster.resources import Warehouse
+
+    with Warehouse.of(home).open() as connection:
+        state = load(connection, home)
+    return {unit: len(state.work(unit)) for unit in Unit}
+
+
+def test_a_second_car_runs_alone(homes: Homes) -> None:
+    home = homes.new()
+    deliver(home.landing_dir, ONE)
+    with homes.chain(home) as chain:
+        chain.run(Asked())
+        deliver(home.landing_dir, TWO)
+        platform = build(home)
+        execute(platform, chain.instance, tick(platform, chain.instance))
+        requests = tick(platform, chain.instance)
+    partitioned = [r for r in requests if "dagster/asset_partition_range_start" in r.tags]
+    assert {r.tags["dagster/asset_partition_range_start"].split("|")[0] for r in partitioned} == {TWO}
+    assert len(requests) == 5
+
+
+def test_what_failed_waits_for_the_schedule(homes: Homes) -> None:
+    home = homes.new()
+    deliver(home.landing_dir, ONE)
+    with homes.chain(home) as chain:
+        chain.run(Asked())
+        with chain.warehouse.open() as connection:
+            wanted = load(connection, home).wanted[Unit.DEVICE][ONE]
+            mark_failed(connection, Unit.DEVICE, {ONE: wanted}, "no space left on device")
+        platform = build(home)
+        assert tick(platform, chain.instance) == []
+        requests = tick(platform, chain.instance, schedule=True)
+        assert [r.tags[REASON_TAG] for r in requests] == ["failed"]
+        assert all(r.run_key for r in requests), "a schedule needs a key for each of its runs"
+        execute(platform, chain.instance, requests)
+        assert tick(platform, chain.instance, schedule=True) == []
+
+
+def test_nothing_is_requested_while_a_run_is_at_work(homes: Homes) -> None:
+    home = homes.new()
+    deliver(home.landing_dir, ONE)
+    platform = build(home)
+    with instance_of(home) as instance:
+        job = platform.definitions.resolve_job_def("intake")
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+        assert tick(platform, instance) == []
+        instance.report_run_failed(run)
+        assert len(tick(platform, instance)) == 1
+
+
+def test_a_run_whose_process_is_gone_is_marked_as_failed(homes: Homes) -> None:
+    home = homes.new()
+    deliver(home.landing_dir, ONE)
+    platform = build(home)
+    with instance_of(home) as instance:
+        job = platform.definitions.resolve_job_def("intake")
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+        data = dg._core.events.EngineEventData(metadata={"pid": dg.MetadataValue.text("999999999")})  # type: ignore[attr-defined]
+        instance.report_engine_event("started", run, data)
+        assert free_dead_runs(instance) == [run.run_id]
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None
+        assert found.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_range_against_the_order_of_registration_is_refused(homes: Homes) -> None:
+    home = homes.new()
+    with homes.chain(home) as chain:
+        for device in (TWO, ONE):
+            deliver(home.landing_dir, device)
+            chain.run(Asked())
+        job = chain.definitions.resolve_job_def("decide")
+        tags = {"dagster/asset_partition_range_start": ONE, "dagster/asset_partition_range_end": TWO}
+        with pytest.raises(Exception, match=r"covers no partition|range"):
+            job.execute_in_process(instance=chain.instance, tags=tags)

@@ -1,0 +1,149 @@
+"""Sign, scale, cells and sensors from what the rows say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from baas_dagster.telemetry.decisions import DeviceDecisions, decide, evidence, read_overrides
+
+T0 = datetime(2023, 1, 5, 8)
+
+
+def drive(sign: int = 1, scale: float = 1.0, cells: int = 96, dt_s: int = 5, layout: str = "psql-1") -> pl.DataFrame:
+    """40 minutes of stop and go, then 40 of charging: voltage 3.7 V a cell plus 60 mOhm x current (charge positive)."""
+    n = 2 * 2400 // dt_s
+    rng = np.random.default_rng(3)
+    current = np.where(np.arange(n) < n // 2, rng.choice([-80.0, -20.0, 30.0, 0.0], n), 40.0)
+    amp_h = np.cumsum(current) * dt_s / 3600
+    volt = np.round(cells * 3.7 + 0.06 * current + 0.2 * amp_h, 1)
+    return pl.DataFrame(
+        {
+            "time": [T0 + timedelta(seconds=dt_s * i) for i in range(n)],
+            "pack_current": sign * current,
+            "pack_volt": volt / scale,
+            "soc": np.round(2 * (60 + amp_h / 1.8)) / 2,
+            "emobility_spd": np.where(np.arange(n) < n // 2, 50.0, 0.0),
+            "cumul_current_chrgd": np.round(1000 + np.cumsum(np.clip(current, 0, None)) * dt_s / 3600, 1),
+            "cumul_current_dischrgd": np.round(900 + np.cumsum(np.clip(-current, 0, None)) * dt_s / 3600, 1),
+            "cell_n": np.full(n, cells, dtype=np.int16),
+            "cell_sum_mv": np.round(volt * 1000).astype(np.int32),
+            "cell_max_mv": np.round(volt / cells * 1000).astype(np.int16),
+            "mod_temp_dc": [[250, 260 + (i // 100) * 10, 2150, 0, -400] for i in range(n)],
+            "insul_resistance": np.full(n, 3000.0),
+            "layout_id": [layout] * n,
+        },
+        schema_overrides={"time": pl.Datetime("us"), "mod_temp_dc": pl.List(pl.Int16)},
+    )
+
+
+def decided(frames: list[pl.DataFrame], car_type: str | None = None, **by_hand: str) -> DeviceDecisions:
+    pieces: dict[str, list[dict[str, object]]] = {}
+    for rows in frames:
+        for layout, found in evidence(rows).items():
+            pieces.setdefault(layout, []).append(found)
+    overrides: Mapping[tuple[str, str | None], str] = {(k, None): v for k, v in by_hand.items()}
+    return decide("01290001001", pieces, car_type, overrides, min_sign_evidence=20)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_sign_and_scale_are_found_without_any_flag(sign: int, scale: float) -> None:
+    found = decided([drive(sign, scale)])
+    assert found.value("current_sign", "psql-1") == str(sign)
+    assert found.value("voltage_scale", "psql-1") == f"{scale:g}"
+
+
+@pytest.mark.parametrize("witness", ["pack_volt", "soc", "counters"])
+def test_one_witness_of_the_sign_is_enough(witness: str) -> None:
+    rows = drive(-1)
+    silent = {"pack_volt": ["pack_volt"], "soc": ["soc"], "counters": ["cumul_current_chrgd", "cumul_current_dischrgd"]}
+    gone = [c for name, columns in silent.items() if name != witness for c in columns]
+    rows = rows.with_columns(pl.lit(None, dtype=pl.Float64).alias(c) for c in gone)
+    assert decided([rows]).value("current_sign", "psql-1") == "-1"
+
+
+def test_a_car_that_shows_nothing_gets_no_sign() -> None:
+    rows = drive().with_columns(pl.lit(0.0).alias("pack_current"))
+    found = decided([rows])
+    assert found.value("current_sign", "psql-1") is None
+    assert all(d.confidence == 0 for d in found.decisions if d.decision == "current_sign")
+
+
+def test_an_export_with_too_little_follows_the_other_exports_and_says_so() -> None:
+    short = drive(-1, layout="csv-2").head(3)
+    found = decided([drive(-1), short])
+    assert found.value("current_sign", "csv-2") == "-1"
+    made = next(d for d in found.decisions if d.decision == "current_sign" and d.layout_id == "csv-2")
+    assert made.confidence < 0.5
+    assert made.evidence["from"] == "other layouts"
+
+
+def test_each_export_has_its_own_sign() -> None:
+    found = decided([drive(1), drive(-1, layout="csv-2")])
+    assert found.value("current_sign", "psql-1") == "1"
+    assert found.value("current_sign", "csv-2") == "-1"
+
+
+def test_the_scale_of_a_car_without_cells_comes_from_the_voltage_itself() -> None:
+    rows = drive(scale=0.1).with_columns(
+        pl.lit(None, dtype=pl.Int32).alias("cell_sum_mv"), pl.lit(None, dtype=pl.Int16).alias("cell_n"),
+        pl.lit(None, dtype=pl.Int16).alias("cell_max_mv"),
+    )  # fmt: skip
+    found = decided([rows])
+    assert found.value("voltage_scale", "psql-1") == "0.1"
+    assert found.value("cell_count") is None
+    assert found.value("pack_type") is None
+
+
+def test_cells_sensors_and_pack_type_come_from_what_the_rows_hold() -> None:
+    found = decided([drive()])
+    assert found.value("cell_count") == "96"
+    assert found.value("pack_type") == "HK-96S-180AH"
+    assert found.value("temp_sensor_map") == "[1,1,0,0,0]", "absent: 215, a sensor that is always 0, and -40"
+    assert found.value("temp_sensor_count") == "2"
+    assert found.value("insulation_cap_kohm") == "3000"
+
+
+def test_the_vehicle_master_decides_between_packs_with_the_same_cells() -> None:
+    found = decided([drive(cells=192)], car_type="GV60")
+    assert found.value("pack_type") == "EGMP-192S-111AH"
+    assert found.value("capacity_nominal_ah") == "111.2"
+
+
+def test_evidence_adds_up_in_any_order_and_grouping() -> None:
+    rows = drive(-1)
+    parts = [rows.slice(0, 300), rows.slice(300, 300), rows.slice(600)]
+    forward, backward = decided(parts), decided(parts[::-1])
+    assert forward == backward
+
+
+def test_a_decision_by_hand_wins_and_is_marked(tmp_path: Path) -> None:
+    path = tmp_path / "decision_overrides.csv"
+    path.write_text("device_no,decision,layout_id,value\n01290001001,current_sign,psql-1,-1\n", encoding="utf-8")
+    by_hand = read_overrides(path)["01290001001"]
+    pieces = {k: [v] for k, v in evidence(drive(1)).items()}
+    found = decide("01290001001", pieces, None, by_hand, min_sign_evidence=20)
+    made = next(d for d in found.decisions if d.decision == "current_sign")
+    assert (made.value, made.is_overridden, made.evidence["without_override"]) == ("-1", True, "1")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("1290001001,current_sign,,1", "not 11 digits"),
+        ("01290001001,colour,,red", "is none of"),
+        ("01290001001,current_sign,,", "no value"),
+        ("01290001001,voltage_scale,,ten", "is not a number"),
+    ],
+)
+def test_a_bad_override_names_file_line_and_reason(tmp_path: Path, line: str, reason: str) -> None:
+    path = tmp_path / "decision_overrides.csv"
+    path.write_text(f"device_no,decision,layout_id,value\n{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"decision_overrides.csv line 2: .*{reason}"):
+        read_overrides(path)
