@@ -133,8 +133,9 @@ def next_requests(
 ) -> list[dg.RunRequest]:
     """Run requests for exactly what the state names, stage by stage."""
     found = []
+    plan = state.plan(retry_failed=retry_failed)
     for number, stage in enumerate(stages):
-        items = [item for unit in stage.units for item in state.work(unit, retry_failed=retry_failed)]
+        items = [item for unit in stage.units for item in plan[unit]]
         found += [
             dg.RunRequest(
                 run_key=f"{batch.work}{run_key_suffix}" if run_key_suffix else None,

@@ -146,7 +146,7 @@ def status() -> None:
     from baas_dagster.intake import changed_paths
     from baas_dagster.report import overview
     from baas_dagster.resources import Warehouse, WarehouseBusy
-    from baas_dagster.state import Unit, load
+    from baas_dagster.state import load
 
     try:
         with Warehouse.of(settings).open(timeout_s=5) as connection:
@@ -157,8 +157,7 @@ def status() -> None:
         errors.print(f"a run is at work: {busy}", highlight=False)
         raise typer.Exit(1) from None
     table = Table("unit", "known", "up to date", "new", "changed", "failed", title="State")
-    for unit in Unit:
-        work = state.work(unit)
+    for unit, work in state.plan().items():
         by_reason = {reason: sum(w.reason == reason for w in work) for reason in ("new", "changed", "failed")}
         known = len(state.wanted[unit])
         table.add_row(str(unit), *(f"{n:,}" for n in (known, known - len(work), *by_reason.values())))

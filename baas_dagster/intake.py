@@ -93,11 +93,21 @@ def take_in(connection: duckdb.DuckDBPyConnection, settings: Settings, lake: Lak
     _write_paths(connection, found, hashes)
 
     parser = parser_version(settings)
-    known = dict(connection.execute("select sha256, parser from ops.delivered_file").fetchall())
+    known = {
+        sha: (kept_parser, read_as)
+        for sha, kept_parser, read_as in connection.execute(
+            "select sha256, parser, read_as from ops.delivered_file"
+        ).fetchall()
+    }
     first_path: dict[str, Found] = {}
-    for item in found:
+    for item in sorted(found, key=lambda f: (Path(f.path).name, f.path)):
         first_path.setdefault(hashes[item.path], item)
-    new = {sha: item for sha, item in first_path.items() if known.get(sha) != parser}
+    # of copies under several names the first name counts, whichever came first; inside an archive no outer name counts
+    new = {
+        sha: item
+        for sha, item in first_path.items()
+        if sha not in known or known[sha][0] != parser or known[sha][1] not in (None, Path(item.path).name)
+    }
     # content that has left the landing cannot be read again: what an older parser made of it stays
     limits = IntakeLimits(
         max_member_bytes=settings.max_member_bytes,
@@ -131,7 +141,8 @@ def take_in(connection: duckdb.DuckDBPyConnection, settings: Settings, lake: Lak
             for future in as_completed(futures):
                 report = future.result()
                 # a file that only waits for the byte limit of the next run stays new
-                _write_report(connection, lake, report, parser if report.status != "deferred" else "deferred")
+                kept_parser = parser if report.status != "deferred" else "deferred"
+                _write_report(connection, lake, report, kept_parser, Path(futures[future].path).name)
                 reports.append(report)
                 progress.advance(futures[future].size)
         except BaseException:
@@ -182,13 +193,16 @@ def _write_paths(connection: duckdb.DuckDBPyConnection, found: list[Found], hash
     connection.execute("commit")
 
 
-def _write_report(connection: duckdb.DuckDBPyConnection, lake: Lake, report: FileReport, parser: str) -> None:
+def _write_report(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, report: FileReport, parser: str, name: str
+) -> None:
     """Write what one file held into the catalogue, in one transaction: a file is known whole or not at all."""
     now = datetime.now(KST).replace(tzinfo=None)
     connection.execute("begin")
     for table in ("delivered_file", "delivered_member", "delivered_slice", "vehicle_master"):
         connection.execute(f"delete from ops.{table} where sha256 = ?", [report.sha256])
-    insert(connection, "ops.delivered_file", [(report.sha256, parser, report.status, report.reason, now)])
+    read_as = name if [m.member for m in report.members] == [name] else None
+    insert(connection, "ops.delivered_file", [(report.sha256, parser, read_as, report.status, report.reason, now)])
     insert(
         connection,
         "ops.delivered_member",

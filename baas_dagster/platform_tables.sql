@@ -10,9 +10,9 @@ create schema if not exists marts;
 create table if not exists ops.landing_file (
     path varchar primary key, size bigint, mtime_ns bigint, sha256 varchar, is_present boolean,
 );
--- One row per content: a file that arrives twice is parsed once.
+-- One row per content: a file that arrives twice is parsed once. `read_as` is the name that a plain file was read under.
 create table if not exists ops.delivered_file (
-    sha256 varchar primary key, parser varchar, status varchar, reason varchar, parsed_at timestamp,
+    sha256 varchar primary key, parser varchar, read_as varchar, status varchar, reason varchar, parsed_at timestamp,
 );
 create table if not exists ops.delivered_member (
     source_file varchar primary key, sha256 varchar, member varchar, kind varchar, status varchar, reason varchar,

@@ -46,7 +46,8 @@ def overview(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Overv
         rows = connection.execute(
             """
             select
-                device_no, measured_month, distance_km, (distance_hi_km - distance_lo_km) / 2, coverage_pct, grade, verdict,
+                device_no, measured_month, distance_km, (distance_hi_km - distance_lo_km) / 2, coverage_pct, grade,
+                verdict,
             from marts.fct_mileage_monthly order by measured_month, device_no
             """
         ).fetchall()

@@ -123,7 +123,8 @@ class Chain:
         Asking for partitions leaves the others' raw rows and pieces alone, except where a decision of an asked device
         changed: then the run extends to all its months.
         """
-        named = [item for unit in stage.units for item in state.work(unit)]
+        plan = state.plan()
+        named = [item for unit in stage.units for item in plan[unit]]
         if not asked.is_named:
             return named
         parts = [p for p in state.partitions if asked.covers(p)]

@@ -107,18 +107,47 @@ class State:
     weight: dict[PartitionId, int] = field(default_factory=dict)  # BMS rows delivered
 
     def work(self, unit: Unit, *, retry_failed: bool = True) -> list[WorkItem]:
-        """Units that need a run, in the order of their keys."""
-        found = []
-        held = self.held[unit]
-        for key, fingerprint in sorted(self.wanted[unit].items()):
-            have = held.get(key)
-            if have is None:
-                found.append(WorkItem(unit, key, fingerprint, "new"))
-            elif have[0] != fingerprint:
-                found.append(WorkItem(unit, key, fingerprint, "changed"))
-            elif have[1] == "failed" and retry_failed:
-                found.append(WorkItem(unit, key, fingerprint, "failed"))
+        """Units of one kind that need a run, in the order of their keys."""
+        return self.plan(retry_failed=retry_failed)[unit]
+
+    def plan(self, *, retry_failed: bool = True) -> dict[Unit, list[WorkItem]]:
+        """Everything that needs a run, and why.
+
+        A unit needs one when it would come out different now, when something below it is about to be run, or when it
+        failed. One that only waits for something below it that failed does not: a run would change nothing.
+        """
+        found: dict[Unit, list[WorkItem]] = {unit: [] for unit in Unit}
+        pending: set[tuple[Unit, str]] = set()
+        pending_devices: dict[Unit, set[str]] = {unit: set() for unit in Unit}
+        for unit in Unit:
+            for key, fingerprint in sorted(self.wanted[unit].items()):
+                have = self.held[unit].get(key)
+                will_change = self._is_below_pending(unit, key, pending, pending_devices)
+                if have is None:
+                    reason = "new"
+                elif have[1] == "failed" and have[0] == fingerprint and not will_change:
+                    if not retry_failed:
+                        continue
+                    reason = "failed"
+                elif have[1] == "failed" or have[0] != self.made[unit].get(key) or will_change:
+                    reason = "changed"
+                else:
+                    continue
+                found[unit].append(WorkItem(unit, key, fingerprint, reason))
+                pending.add((unit, key))
+                pending_devices[unit].add(key.partition("|")[0])
         return found
+
+    @staticmethod
+    def _is_below_pending(unit: Unit, key: str, pending: set[tuple[Unit, str]], devices: dict[Unit, set[str]]) -> bool:
+        device = key.partition("|")[0]
+        if unit is Unit.DECISION:
+            return device in devices[Unit.RAW_BMS]
+        if unit is Unit.LOCAL:
+            return (Unit.RAW_BMS, key) in pending or (Unit.RAW_GPS, key) in pending
+        if unit is Unit.DEVICE:
+            return device in devices[Unit.LOCAL]
+        return unit is Unit.FLEET and bool(devices[Unit.DEVICE])
 
     def failed(self) -> list[tuple[Unit, str, str]]:
         """Units whose last run failed, with the reason."""

@@ -10,7 +10,7 @@ import duckdb
 from baas_dagster.partitions import PartitionId
 from baas_dagster.resources import insert
 
-__all__ = ["asked", "in_parallel", "log_materializations", "set_scope", "table_schema", "write_quality"]
+__all__ = ["asked", "in_parallel", "log_good_partitions", "materialized", "set_scope", "table_schema", "write_quality"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,12 +32,23 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) ->
         return list(pool.map(function, items))
 
 
-def log_materializations(
+def materialized(
+    context: dg.AssetExecutionContext, asset: str, metadata: Mapping[str, Mapping[str, Any]]
+) -> dg.MaterializeResult[None]:
+    """The result of an asset all of whose keys were made; each partition's event carries its own metadata."""
+    key = dg.AssetKey(asset)
+    for partition, values in metadata.items():
+        if values:
+            context.add_asset_metadata(dict(values), asset_key=key, partition_key=partition)
+    return dg.MaterializeResult(asset_key=key)
+
+
+def log_good_partitions(
     context: dg.AssetExecutionContext, asset: str, metadata: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """One materialization per partition that succeeded: a range run says by this which of its keys did."""
-    for key, values in metadata.items():
-        context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=dict(values)))
+    """Materializations of the keys that were made, for a run that fails because others could not be."""
+    for partition, values in metadata.items():
+        context.log_event(dg.AssetMaterialization(asset, partition=partition, metadata=dict(values)))
 
 
 def table_schema(columns: Iterable[tuple[str, str, str | None]]) -> dg.TableSchema:

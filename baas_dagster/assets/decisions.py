@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from baas_dagster.assets.common import asked, log_materializations
+from baas_dagster.assets.common import asked, materialized
 from baas_dagster.partitions import DEVICES
 from baas_dagster.resources import Warehouse, insert
 from baas_dagster.settings import Settings
@@ -98,11 +98,10 @@ def _store(connection: duckdb.DuckDBPyConnection, made: DeviceDecisions) -> str:
     group_name="raw",
     kinds={"duckdb"},
     backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
 )
 def device_decision(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], warehouse: Warehouse
-) -> None:
+) -> dg.MaterializeResult[None]:
     """Current sign and voltage scale per export layout; cells, sensors, pack type, insulation cap: with confidence."""
     devices = asked(context)
     overrides = read_overrides(settings.overrides)
@@ -126,7 +125,7 @@ def device_decision(
         state = load(connection, settings)
         mark(connection, Unit.DECISION, {d: state.made[Unit.DECISION].get(d, "") for d in devices})
         connection.execute("commit")
-    log_materializations(context, "device_decision", shown)
+    return materialized(context, "device_decision", shown)
 
 
 def _table(made: DeviceDecisions) -> str:

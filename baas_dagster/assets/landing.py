@@ -13,7 +13,7 @@ from baas_dagster.settings import Settings
 __all__ = ["landing_files"]
 
 
-@dg.asset(group_name="intake", kinds={"parquet"}, output_required=False)
+@dg.asset(group_name="intake", kinds={"parquet"})
 def landing_files(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],

@@ -7,6 +7,7 @@ process on the scope that stands in the scope tables.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from graphlib import TopologicalSorter
 from typing import Any
 
 import dagster as dg
@@ -14,7 +15,7 @@ import duckdb
 import polars as pl
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, build_dbt_asset_specs
 
-from baas_dagster.assets.common import asked, log_materializations, set_scope, write_quality
+from baas_dagster.assets.common import asked, materialized, set_scope, write_quality
 from baas_dagster.checks import check_spec, report
 from baas_dagster.mileage.odometer import EVENT_SCHEMA, SEGMENT_SCHEMA, OdometerRules, stitch
 from baas_dagster.partitions import DEVICES, PARTITIONS, PartitionId
@@ -69,8 +70,12 @@ def _specs(manifest: Mapping[str, Any], select: str) -> list[dg.AssetSpec]:
     return [spec.replace_attributes(skippable=True) for spec in found]
 
 
-def _models(context: dg.AssetExecutionContext) -> list[str]:
-    return sorted(key.to_user_string() for key in context.selected_asset_keys)
+def _models(context: dg.AssetExecutionContext, manifest: Mapping[str, Any]) -> list[str]:
+    """The selected models, each after those it reads: Dagster wants results in that order."""
+    selected = {key.to_user_string() for key in context.selected_asset_keys}
+    order = TopologicalSorter(manifest["parent_map"]).static_order()
+    names = [unique_id.split(".")[-1] for unique_id in order if unique_id.startswith("model.")]
+    return [name for name in names if name in selected]
 
 
 def _run_dbt(
@@ -118,7 +123,7 @@ def build_local_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         keys = asked(context)
         parts = [PartitionId.parse(key) for key in keys]
-        models = _models(context)
+        models = _models(context, manifest)
         # locked from the scope to the state, so that no other run changes the scope in between
         with warehouse.locked(), step(progress, "local pieces", len(parts), "partitions"):
             with warehouse.open() as connection:
@@ -133,8 +138,7 @@ def build_local_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
                     mark(connection, Unit.LOCAL, {key: made.get(key, "") for key in keys})
             progress.advance(len(parts))
         for model in models:
-            log_materializations(context, model, {k: _metadata(counts, model, k) for k in keys})
-        yield from ()  # a multi-asset is a generator; what succeeded has been logged key by key
+            yield materialized(context, model, {k: _metadata(counts, model, k) for k in keys})
 
     return local_models
 
@@ -196,11 +200,10 @@ def _rules() -> OdometerRules:
     group_name="marts",
     kinds={"polars", "duckdb"},
     backfill_policy=_ONE_RUN,
-    output_required=False,
 )
 def odometer_chain(
     context: dg.AssetExecutionContext, warehouse: Warehouse, progress: dg.ResourceParam[Progress]
-) -> None:
+) -> dg.MaterializeResult[None]:
     """Kilometres in time and odometer events of whole devices, stitched from the pieces of all their months."""
     devices = asked(context)
     rules = _rules()
@@ -229,14 +232,23 @@ def odometer_chain(
         ):
             new = pl.concat([pl.DataFrame(schema=schema), *frames])
             connection.register("new_rows", new.to_arrow())
-            connection.execute(f"create table if not exists stitched.{table} as select * from new_rows where false")
+            _create(connection, f"stitched.{table}")
             connection.execute(
                 f"delete from stitched.{table} where device_no in (select unnest(?::varchar[]))", [devices]
             )
             connection.execute(f"insert into stitched.{table} by name select * from new_rows")
             connection.unregister("new_rows")
         connection.execute("commit")
-    log_materializations(context, "odometer_chain", shown)
+    return materialized(context, "odometer_chain", shown)
+
+
+def _create(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """An empty table with the columns of `new_rows`. One with other columns is from older code: all of it is stale."""
+    connection.execute(f"create table if not exists {table} as select * from new_rows where false")
+    described = "select string_agg(column_name || column_type, ',') from (describe select * from {})"
+    old, new = (connection.execute(described.format(name)).fetchall() for name in (table, "new_rows"))
+    if old != new:
+        connection.execute(f"create or replace table {table} as select * from new_rows where false")
 
 
 def build_mart_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
@@ -260,7 +272,7 @@ def build_mart_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
         progress: dg.ResourceParam[Progress],
     ) -> Iterator[Any]:
         devices = asked(context)
-        models = _models(context)
+        models = _models(context, manifest)
         with warehouse.locked(), step(progress, "marts", len(devices), "devices"):
             with warehouse.open() as connection:
                 set_scope(connection, _months_of(connection, devices), {})
@@ -273,9 +285,9 @@ def build_mart_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
                     mark(connection, Unit.DEVICE, {d: made.get(d, "") for d in devices})
             progress.advance(len(devices))
         for model in models:
-            log_materializations(context, model, {d: _metadata(counts, model, d) for d in devices})
+            yield materialized(context, model, {d: _metadata(counts, model, d) for d in devices})
         for table, found in outcomes.items():
-            yield from report(context, table, found)
+            yield report(context, table, found)
 
     return mart_models
 

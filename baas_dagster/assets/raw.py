@@ -15,7 +15,14 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from baas_dagster.assets.common import asked, in_parallel, log_materializations, table_schema, write_quality
+from baas_dagster.assets.common import (
+    asked,
+    in_parallel,
+    log_good_partitions,
+    materialized,
+    table_schema,
+    write_quality,
+)
 from baas_dagster.checks import check_spec, report
 from baas_dagster.partitions import PARTITIONS, PartitionId
 from baas_dagster.progress import Progress, step
@@ -213,7 +220,7 @@ def _run(
     warehouse: Warehouse,
     lake: Lake,
     progress: Progress,
-) -> Iterator[dg.AssetCheckResult]:
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     keys = asked(context)
     parts = [PartitionId.parse(key) for key in keys]
     name = str(Unit.raw(kind))
@@ -225,25 +232,27 @@ def _run(
         lake.empty_path(kind)
         _record(connection, kind, made, state.made[Unit.raw(kind)])
     good = [m for m in made if m.error is None]
-    log_materializations(
-        context,
-        name,
-        {
-            m.part.key: {
-                "dagster/row_count": m.rows,
-                "duplicates": sum(s.duplicates for s in m.sources),
-                "superseded": sum(s.superseded for s in m.sources),
-                "rejected": m.rejected,
-                "files": len(m.sources),
-                "path": str(m.path),
-            }
-            for m in good
-        },
-    )
-    yield from report(context, name, {m.part.key: m.outcomes for m in good})
+    shown = {
+        m.part.key: {
+            "dagster/row_count": m.rows,
+            "duplicates": sum(s.duplicates for s in m.sources),
+            "superseded": sum(s.superseded for s in m.sources),
+            "rejected": m.rejected,
+            "files": len(m.sources),
+            "path": str(m.path),
+        }
+        for m in good
+    }
     bad = [f"{m.part.key}: {m.error}" for m in made if m.error is not None]
     if bad:
+        log_good_partitions(context, name, shown)
+    else:
+        yield materialized(context, name, shown)
+    # the results aim at the materializations, which are stored by now
+    summary = report(context, name, {m.part.key: m.outcomes for m in good})
+    if bad:
         raise dg.Failure(f"{len(bad)} of {len(made)} partitions could not be written", metadata={"errors": bad[:50]})
+    yield summary
 
 
 def _asset_metadata(kind: TableKind) -> dict[str, Any]:
@@ -262,7 +271,6 @@ _ONE_RUN = dg.BackfillPolicy.single_run()
     group_name="raw",
     kinds={"parquet"},
     backfill_policy=_ONE_RUN,
-    output_required=False,
     metadata=_asset_metadata(TableKind.BMS),
     check_specs=[check_spec("raw_bms", PARTITIONS, "Structure gates a month, values out of range are flagged.")],
 )
@@ -272,7 +280,7 @@ def raw_bms(
     warehouse: Warehouse,
     lake: dg.ResourceParam[Lake],
     progress: dg.ResourceParam[Progress],
-) -> Iterator[dg.AssetCheckResult]:
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """BMS messages of one device and month: typed, one row per time, ascending, each traceable to file and row."""
     yield from _run(context, TableKind.BMS, settings, warehouse, lake, progress)
 
@@ -284,7 +292,6 @@ def raw_bms(
     group_name="raw",
     kinds={"parquet"},
     backfill_policy=_ONE_RUN,
-    output_required=False,
     metadata=_asset_metadata(TableKind.GPS),
     check_specs=[check_spec("raw_gps", PARTITIONS, "Structure gates a month, values out of range are flagged.")],
 )
@@ -294,6 +301,6 @@ def raw_gps(
     warehouse: Warehouse,
     lake: dg.ResourceParam[Lake],
     progress: dg.ResourceParam[Progress],
-) -> Iterator[dg.AssetCheckResult]:
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """GPS fixes of one device and month: typed, one row per time, ascending, each traceable to file and row."""
     yield from _run(context, TableKind.GPS, settings, warehouse, lake, progress)

@@ -6,11 +6,10 @@ fixes and their steps (dbt ``int_gps_position``), calendar days (dbt marts).
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import datetime
 from math import asin, cos, radians, sin, sqrt
-
-import numpy as np
 
 __all__ = ["GpsRules", "GpsRun", "TrackPiece", "Travelled", "haversine_km", "track"]
 
@@ -31,10 +30,9 @@ class GpsRules:
 
 @dataclass(frozen=True)
 class GpsRun:
-    """A run of positions without an implausible step: ends in time and place, kilometres beside bridged ones.
+    """A run of positions without a silence and without an implausible step: ends in time and place, and kilometres.
 
-    ``is_after_jump``: the step from the run just before is none that a car could drive. ``speed_km``: the distance that the
-    receiver's own speed gives for the part that is not bridged.
+    ``is_after_jump``: the step from the run just before is none that a car could drive.
 
     """
 
@@ -46,23 +44,17 @@ class GpsRun:
     to_lat: float
     to_lng: float
     km: float
-    bridged_km: float
-    speed_km: float
 
 
 @dataclass(frozen=True)
 class TrackPiece:
-    """A stretch of the cleaned track. ``bridged_km`` of its ``km`` are chords over silences.
-
-    ``speed_km``: the distance that the receiver's own speed gives for the part that is not bridged; 0 for chords.
-    """
+    """A stretch of the cleaned track; ``bridged_km`` of its ``km`` is a chord over a silence."""
 
     kind: str
     from_at: datetime
     to_at: datetime
     km: float
     bridged_km: float
-    speed_km: float = 0.0
 
 
 def haversine_km(from_lat: float, from_lng: float, to_lat: float, to_lng: float) -> float:
@@ -116,9 +108,9 @@ def _without_glitches(runs: list[GpsRun], rules: GpsRules) -> tuple[list[GpsRun]
 def track(runs: list[GpsRun], rules: GpsRules) -> list[TrackPiece]:
     """Pieces of the cleaned track in time order: the kept runs and the chords between them.
 
-    ``runs`` are sorted by time and do not overlap; a run that begins where and when the one before ended goes on from it. A
-    step that stays implausible (the receiver moved for good) is no distance. A chord over more than ``gps_bridge_s`` is
-    bridged.
+    ``runs`` are sorted by time and do not overlap; a run that begins where and when the one before ended goes on from
+    it. A step that stays implausible (the receiver moved for good) is no distance. A chord over more than
+    ``gps_bridge_s`` is bridged.
     """
     kept, reached = _without_glitches(runs, rules)
     pieces: list[TrackPiece] = []
@@ -128,7 +120,7 @@ def track(runs: list[GpsRun], rules: GpsRules) -> list[TrackPiece]:
             is_bridged = (run.from_at - before.to_at).total_seconds() > rules.gps_bridge_s
             chord = chord if chord >= rules.gps_standing_km else 0.0
             pieces.append(TrackPiece("link", before.to_at, run.from_at, chord, chord if is_bridged else 0.0))
-        pieces.append(TrackPiece("run", run.from_at, run.to_at, run.km + run.bridged_km, run.bridged_km, run.speed_km))
+        pieces.append(TrackPiece("run", run.from_at, run.to_at, run.km, 0.0))
     return pieces
 
 
@@ -136,16 +128,24 @@ class Travelled:
     """Kilometres of a track up to any time: linear inside a piece."""
 
     def __init__(self, pieces: list[TrackPiece]) -> None:
-        edges = [(piece.from_at, piece.to_at, piece.km) for piece in pieces]
-        times = np.array([t for begin, end, _ in edges for t in (begin, end)], dtype="datetime64[us]")
-        steps = np.array([km for _, _, length in edges for km in (0.0, length)], dtype=np.float64)
-        self._seconds = times.astype(np.int64) / 1e6
-        self._km = np.cumsum(steps)
+        self._at: list[datetime] = []
+        self._km: list[float] = []
+        total = 0.0
+        for piece in pieces:
+            self._at += [piece.from_at, piece.to_at]
+            self._km += [total, total + piece.km]
+            total += piece.km
+
+    def _until(self, at: datetime) -> float:
+        after = bisect_right(self._at, at)
+        if after == 0:
+            return 0.0
+        if after == len(self._at):
+            return self._km[-1]
+        begin, end = self._at[after - 1], self._at[after]
+        share = (at - begin) / (end - begin)
+        return self._km[after - 1] + share * (self._km[after] - self._km[after - 1])
 
     def between(self, begin: datetime, end: datetime) -> float:
         """Kilometres between two times; 0 where nothing is known."""
-        if not len(self._seconds):
-            return 0.0
-        at = np.array([begin, end], dtype="datetime64[us]").astype(np.int64) / 1e6
-        first, last = np.interp(at, self._seconds, self._km)
-        return float(last - first)
+        return self._until(end) - self._until(begin)

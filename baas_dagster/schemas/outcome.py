@@ -62,8 +62,9 @@ def outcomes_by(
     schema: pa.DataFrameSchema, frame: pl.DataFrame, severities: dict[str, Severity], by: Sequence[str]
 ) -> dict[tuple[str, ...], list[Outcome]]:
     """The same for each group of rows that shares the columns `by`; the frame is validated once for all groups."""
-    groups = {tuple(map(str, key)): size for *key, size in frame.group_by(by).len().iter_rows()} if by else {}
-    groups = groups or {(): frame.height}
+    groups: dict[tuple[str, ...], int] = {(): frame.height}
+    if by:
+        groups = {tuple(map(str, key)): size for *key, size in frame.group_by(by).len().iter_rows()}
     failed: dict[tuple[str, ...], dict[str, tuple[int, str | None]]] = {}
     try:
         schema.validate(frame, lazy=True)

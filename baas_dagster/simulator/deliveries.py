@@ -59,6 +59,7 @@ class Dump:
     months: tuple[str, ...]
     rows: int
     quirks: tuple[str, ...]
+    broken_rows: int = 0
 
     def marked(self, *quirks: str) -> Dump:
         """The same with further quirks."""
@@ -345,7 +346,9 @@ class Deliveries:
             self._specimen = Dump(
                 name, b"\n".join(lines[:-1]) + b"\n", kind, (car_month.car.device_no,), (car_month.month,), rows, ()
             )
-        return Dump(name, data, kind, (car_month.car.device_no,), (car_month.month,), n, tuple(quirks))
+        return Dump(
+            name, data, kind, (car_month.car.device_no,), (car_month.month,), n, tuple(quirks), len(faults.rows())
+        )
 
     def _zip(self, path: str, dumps: list[Dump], car_month: CarMonth, at: int | None = None) -> None:
         """Write the dumps of a month: in a ZIP, or bare where the form has its own compression."""
@@ -390,6 +393,7 @@ class Deliveries:
                     "months": list(dump.months),
                     "quirks": sorted(set(dump.quirks)),
                     "data_rows": dump.rows,
+                    "broken_rows": dump.broken_rows,
                     "is_data": dump.kind in ("bms", "gps", "master"),
                     "is_broken": broken,
                     "delivered_at": moment(at),

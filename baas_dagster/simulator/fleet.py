@@ -9,6 +9,7 @@ Every car draws from its own random stream (seed, index of the car).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -58,9 +59,9 @@ GATES = ("interleaved", "rejected", "conflicting")
 _DAYS = 30.4
 
 
-def _standard(name: str, devices: int, months: int, dt_s: float, rows: int, **options: object) -> FleetSpec:
+def _standard(name: str, devices: int, months: int, dt_s: float, rows: int, **options: Any) -> FleetSpec:
     spec = FleetSpec(name, devices, months, dt_s, hours_per_day=rows * dt_s / 3600 / _DAYS)
-    return replace(spec, **options)  # type: ignore[arg-type]  # options are FleetSpec's own fields
+    return replace(spec, **options)
 
 
 STANDARD_FLEETS: dict[str, FleetSpec] = {
@@ -77,10 +78,10 @@ STANDARD_FLEETS: dict[str, FleetSpec] = {
 """The fleets of DESIGN 7."""
 
 
-def custom_fleet(devices: int, months: int, dt_s: float, hours_per_day: float, **options: object) -> FleetSpec:
+def custom_fleet(devices: int, months: int, dt_s: float, hours_per_day: float, **options: Any) -> FleetSpec:
     """A fleet of any size; ``options`` are further fields of ``FleetSpec`` (``name`` included)."""
     spec = FleetSpec("custom", devices, months, dt_s, hours_per_day)
-    return replace(spec, **options)  # type: ignore[arg-type]  # options are FleetSpec's own fields
+    return replace(spec, **options)
 
 
 def months_of(spec: FleetSpec) -> list[str]:

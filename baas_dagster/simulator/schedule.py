@@ -44,10 +44,14 @@ class Pacing:
     awake_s: float = 0.0
     driving_s: float = 0.0
 
+    def owed_s(self, at_s: int) -> float:
+        """Time awake the car is behind its mean (negative: ahead)."""
+        return (at_s - self.begin_s) / 24 * self.hours_per_day - self.awake_s
+
     def driving_wanted_s(self, day_end_s: int) -> float:
         """Driving time that would bring the car to its mean by the end of the day."""
         daily = self.hours_per_day * 3600
-        owed = (day_end_s - self.begin_s) / DAY_S * daily - self.awake_s
+        owed = self.owed_s(day_end_s)
         share = (self.driving_s + daily) / (self.awake_s + 1.7 * daily)
         return float(np.clip(owed, 0, 3.0 * daily)) * share
 
@@ -115,7 +119,7 @@ def month_stretches(
         is_last = day == days - 1
         if day in silent or (wanted < 500 and not (is_last and car.drives_at_midnight)):
             continue
-        for stretch in _day(car, state, rng, day_s, wanted, is_last, last_s, ambient):
+        for stretch in _day(car, state, rng, day_s, wanted, is_last, last_s, pacing, ambient):
             pacing.awake_s += len(stretch.current_a)
             pacing.driving_s += len(stretch.current_a) if stretch.kind == "drive" else 0
             yield stretch
@@ -135,6 +139,7 @@ def _day(
     wanted_s: float,
     is_last: bool,
     last_s: int,
+    pacing: Pacing,
     ambient: Ambient,
 ) -> Iterator[Stretch]:
     weekday = (day_s // DAY_S + 3) % 7  # 1970-01-01 was a Thursday
@@ -166,7 +171,9 @@ def _day(
         first = False
         yield stretch
         is_home_done = goal == HOME and wanted_s < 900
-        if state.soc * 100 < car.charge_below_pct and (car.site_has_home_charger <= (goal == HOME) or state.soc < 0.3):
+        at_charger = goal == HOME or not car.site_has_home_charger
+        is_ahead = pacing.owed_s(state.at_s) < -3 * 3600
+        if state.soc < 0.3 or (state.soc * 100 < car.charge_below_pct and at_charger and not is_ahead):
             plan = _charge_plan(car, state, rng, car.charge_to_pct / 100)
             yield from _kept(car, state, rng, state.at_s + int(rng.integers(90, 900)), plan, last_s, ambient)
         elif car.pack.has_v2l and goal > WORK and state.soc > 0.55 and rng.uniform() < 0.12:
@@ -200,7 +207,7 @@ def _charge_plan(car: Car, state: CarState, rng: np.random.Generator, until: flo
     if quick or (state.place == HOME and not car.site_has_home_charger and rng.uniform() < car.dc_share):
         power = min(car.pack.dc_kw, float(rng.choice([47.0, 95.0, 190.0], p=[0.3, 0.5, 0.2])))
         return Charge("dc", power, min(until, float(rng.choice([0.8, 0.85, 0.95]))), lead, tail)
-    power = car.pack.ac_kw * (0.93 if rng.uniform() < 0.85 else 0.45)
+    power = car.pack.ac_kw * (0.93 if rng.uniform() < 0.9 else 0.5)
     return Charge("ac", power, until, lead, tail)
 
 

@@ -192,6 +192,10 @@ class TextFaults:
     long_rows: list[int] = field(default_factory=list)
     header_again_at: tuple[int, ...] = ()
 
+    def rows(self) -> set[int]:
+        """Every row that has a fault."""
+        return {*self.short_rows, *self.long_rows, *(row for found in self.texts.values() for row in found)}
+
     def reversed(self, rows: int) -> TextFaults:
         """The same for the rows in opposite order."""
         return TextFaults(

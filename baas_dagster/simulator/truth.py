@@ -30,7 +30,8 @@ table                       one row per                    columns
                                                            gated_because ('' or the gate), bms_rows, gps_rows
                                                            (distinct good samples before row faults)
 ``truth_odometer_event``    event                          device_no, measured_month, code, variant, started_at,
-                                                           ended_at, size_km, from_km, to_km (displayed)
+                                                           ended_at, size_km, from_km, to_km (displayed; true for
+                                                           ODO_GAP)
 ``truth_trip``              drive                          device_no, started_at, ended_at (wheels turn), distance_km,
                                                            energy_out_kwh, energy_regen_kwh, soc_start, soc_end,
                                                            logged_share (of its time)
@@ -40,12 +41,14 @@ table                       one row per                    columns
 ``truth_row_fault``         car, month, table, kind        device_no, measured_month, table_name, kind, n (rows)
 ``truth_file``              member that holds data, or     path (landing file), member (inside it; '' for a bare file),
                             is no data                     kind, container, devices, months, quirks, data_rows,
-                                                           is_data, is_broken, delivered_at
+                                                           broken_rows (of them, to be rejected), is_data,
+                                                           is_broken, delivered_at
 =========================== ============================== ==========================================================
 
-``truth_row_fault`` kinds: impossible_date, bad_number, column_count (rejected rows); duplicate_row,
-conflicting_duplicate (twice in the file); cell_placeholder, cell_sentinel (66.535 V), soc_zero (rows with a value
-that is none); gps_teleport (fixes), gps_zero (lat and lng 0). ``devices``, ``months`` and ``quirks`` are lists.
+``truth_row_fault`` counts a faulty row once, however many files it is delivered in. Its kinds: impossible_date,
+bad_number, column_count (rejected rows); duplicate_row, conflicting_duplicate (twice in the file); cell_placeholder,
+cell_sentinel (66.535 V), soc_zero (rows with a value that is none); gps_teleport (fixes), gps_zero (lat and lng 0).
+``devices``, ``months`` and ``quirks`` are lists.
 """
 
 from __future__ import annotations
@@ -199,7 +202,7 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
     ),
     "truth_row_fault": _schema("device_no:s measured_month:s table_name:s kind:s n:i"),
     "truth_file": _schema(
-        "path:s member:s kind:s container:s devices:l months:l quirks:l data_rows:i "
+        "path:s member:s kind:s container:s devices:l months:l quirks:l data_rows:i broken_rows:i "
         "is_data:b is_broken:b delivered_at:t"
     ),
 }

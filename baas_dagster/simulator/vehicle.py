@@ -317,17 +317,19 @@ def _resistance(car: Car, soc: Floats | float, temp_c: float) -> Floats:
     return np.asarray(car.resistance_ohm * warm * edge)
 
 
-def _voltages(car: Car, state: CarState, current: Floats, soc: Floats) -> Floats:
-    """Terminal voltage of the pack, V; without touching the state."""
+def _voltages(car: Car, state: CarState, current: Floats, soc: Floats) -> tuple[Floats, list[float]]:
+    """Terminal voltage of the pack and where its RC links end up, V; without touching the state."""
     r0 = _resistance(car, soc, state.temp_c)
-    swing = _hysteresis(car, state, current)
+    swing = _hysteresis(state, current)
+    ends: list[float] = []
     volts = car.pack.cell_count * (car.ocv(soc) + car.hysteresis_v * swing) + current * r0
     for tau, share, begin in zip(PHYSICS.rc_seconds, PHYSICS.rc_share, state.rc_v, strict=True):
-        volts = volts + first_order(current * r0 * share, tau, begin)
-    return volts
+        link = first_order(current * r0 * share, tau, begin)
+        volts, ends = volts + link, [*ends, float(link[-1])]
+    return volts, ends
 
 
-def _hysteresis(car: Car, state: CarState, current: Floats) -> Floats:
+def _hysteresis(state: CarState, current: Floats) -> Floats:
     """Hysteresis state in -1..1: follows the direction of the net charge moved, within about 3 % of the capacity."""
     moved = np.concatenate([[0.0], np.cumsum(current[:-1])]) / 3600 / state.capacity_ah
     direction = 1.0 if moved[-1] >= 0 else -1.0
@@ -340,11 +342,11 @@ def _soc(state: CarState, current: Floats) -> Floats:
 
 
 def _current_for(car: Car, state: CarState, power_w: Floats) -> Floats:
-    """Current that gives ``power_w`` at the terminals: fixed point over voltage, three rounds."""
+    """Current that gives ``power_w`` at the terminals: fixed point over voltage, two rounds."""
     volts: Floats = np.full(len(power_w), car.pack.cell_count * float(car.ocv(state.soc)))
     current = power_w / volts
-    for _ in range(3):
-        volts = _voltages(car, state, current, _soc(state, current))
+    for _ in range(2):
+        volts, _ = _voltages(car, state, current, _soc(state, current))
         current = power_w / volts
     return current
 
@@ -387,7 +389,7 @@ def _advance(
 ) -> Stretch:
     """Let ``current`` flow: everything the car is and shows meanwhile. Leaves ``state`` at the end."""
     soc = _soc(state, current)
-    volts = _voltages(car, state, current, soc)
+    volts, rc_ends = _voltages(car, state, current, soc)
     r0 = _resistance(car, soc, state.temp_c)
     heat_w = current**2 * r0 * 1.5
     mass = PHYSICS.thermal_j_per_k_ah * car.pack.cell_count * car.pack.capacity_ah
@@ -435,12 +437,8 @@ def _advance(
         path=path,
         place=car.sites[state.place],
     )
-    r_last = r0 * current
-    state.rc_v = [
-        float(first_order(r_last * share, tau, begin)[-1])
-        for tau, share, begin in zip(PHYSICS.rc_seconds, PHYSICS.rc_share, state.rc_v, strict=True)
-    ]
-    state.hysteresis = float(_hysteresis(car, state, current)[-1])
+    state.rc_v = rc_ends
+    state.hysteresis = float(_hysteresis(state, current)[-1])
     state.at_s = stretch.end_s
     state.soc = float(soc[-1])
     state.temp_c = float(temp[-1])

@@ -56,8 +56,63 @@ class ColumnKind(StrEnum):
     TEMPS = "temps"
 
 
-_BMS_NUMBERS = ["acceptable_chrg_pw", "acceptable_dischrg_pw", "airbag_hwire_duty", "batt_coolant_inlet_temp", "batt_internal_temp", "batt_ltr_rear_temp", "batt_pra_busbar_temp", "batt_pw", "cell_volt_dispersion", "chrg_cnt", "chrg_cnt_q", "cumul_current_chrgd", "cumul_current_dischrgd", "cumul_energy_chrgd", "cumul_energy_chrgd_q", "cumul_pw_chrgd", "cumul_pw_dischrgd", "drive_motor_spd1", "drive_motor_spd2", "emobility_spd", "est_chrg_time", "ext_temp", "insul_resistance", "int_temp", "inverter_capacity_volt", "max_cell_volt", "max_cell_volt_no", "max_deter_cell_no", "min_cell_volt", "min_cell_volt_no", "min_deter", "min_deter_cell_no", "mod_avg_temp", "mod_max_temp", "mod_min_temp", "odometer", "op_time", "pack_current", "pack_volt", "soc", "socd", "soh", "sub_batt_volt", "trip_chrg_pw", "trip_dischrg_pw"]
-_BMS_FLAGS = ["batt_fan_running", "bms_running", "chrg_cable_conn", "fast_chrg_port_conn", "fast_chrg_relay_on", "main_relay_conn", "slow_chrg_port_conn", "v2l"]
+_BMS_NUMBERS = [
+    "acceptable_chrg_pw",
+    "acceptable_dischrg_pw",
+    "airbag_hwire_duty",
+    "batt_coolant_inlet_temp",
+    "batt_internal_temp",
+    "batt_ltr_rear_temp",
+    "batt_pra_busbar_temp",
+    "batt_pw",
+    "cell_volt_dispersion",
+    "chrg_cnt",
+    "chrg_cnt_q",
+    "cumul_current_chrgd",
+    "cumul_current_dischrgd",
+    "cumul_energy_chrgd",
+    "cumul_energy_chrgd_q",
+    "cumul_pw_chrgd",
+    "cumul_pw_dischrgd",
+    "drive_motor_spd1",
+    "drive_motor_spd2",
+    "emobility_spd",
+    "est_chrg_time",
+    "ext_temp",
+    "insul_resistance",
+    "int_temp",
+    "inverter_capacity_volt",
+    "max_cell_volt",
+    "max_cell_volt_no",
+    "max_deter_cell_no",
+    "min_cell_volt",
+    "min_cell_volt_no",
+    "min_deter",
+    "min_deter_cell_no",
+    "mod_avg_temp",
+    "mod_max_temp",
+    "mod_min_temp",
+    "odometer",
+    "op_time",
+    "pack_current",
+    "pack_volt",
+    "soc",
+    "socd",
+    "soh",
+    "sub_batt_volt",
+    "trip_chrg_pw",
+    "trip_dischrg_pw",
+]
+_BMS_FLAGS = [
+    "batt_fan_running",
+    "bms_running",
+    "chrg_cable_conn",
+    "fast_chrg_port_conn",
+    "fast_chrg_relay_on",
+    "main_relay_conn",
+    "slow_chrg_port_conn",
+    "v2l",
+]
 _BMS_TEXTS = ["hvac_list1", "hvac_list2", "msg_id", "start_time"]
 
 BMS_COLUMNS: dict[str, ColumnKind] = dict(
@@ -74,7 +129,7 @@ BMS_COLUMNS: dict[str, ColumnKind] = dict(
         }.items()
     )
 )
-"""Canonical BMS column -> kind. ``device_no`` and ``measured_month`` are not here: the rows' own partition decides them."""
+"""Canonical BMS column -> kind. Not here: ``device_no`` and ``measured_month``, which name the partition."""
 
 GPS_COLUMNS: dict[str, ColumnKind] = {
     "direction": ColumnKind.NUMBER,

@@ -497,6 +497,7 @@ class _SliceFiles:
             if one.writer is not None:
                 one.writer.close()
                 one.writer = None
+                del self._writing[key]
         for key in sorted(self._open):
             kind, device, month, layout_id = key
             one, final = self._open[key], self._path(key)

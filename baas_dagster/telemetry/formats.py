@@ -17,6 +17,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import IO, Any, Final
 
 import numpy as np
@@ -876,6 +877,9 @@ def _text(array: Any) -> _Column:
     return _Column(pc.take(cleaned, coded.indices))
 
 
+_KST_OFFSET: Final = timedelta(hours=9)
+"""Korea has no daylight saving time."""
+
 _CONVERTERS: Final[dict[ColumnKind, tuple[Any, str, Any]]] = {
     ColumnKind.NUMBER: (_number, "a number", pa.float64()),
     ColumnKind.INTEGER: (_integer, "a whole number", pa.int64()),
@@ -891,7 +895,8 @@ def _time(array: Any) -> _Column:
         array = array.dictionary_decode()
     if pa.types.is_timestamp(array.type):
         if array.type.tz is not None:
-            array = pc.local_timestamp(array.cast(pa.timestamp("us", "Asia/Seoul"), safe=False))
+            utc = array.cast(pa.timestamp("us", "UTC"), safe=False).cast(pa.timestamp("us"))
+            array = pc.add(utc, pa.scalar(_KST_OFFSET))
         return _Column(array.cast(pa.timestamp("us"), safe=False))
     if not _is_text(array):
         return _Column(pa.nulls(len(array), pa.timestamp("us")), np.asarray(array.is_valid()), array)

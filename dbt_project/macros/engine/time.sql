@@ -34,18 +34,9 @@
     cast({{ day }} + {{ days }} as date)
 {%- endmacro %}
 
-{# Engine: whole days from one day to another. #}
-{% macro days_between(earlier, later) -%}
-    {{ adapter.dispatch('days_between')(earlier, later) }}
-{%- endmacro %}
-
-{% macro duckdb__days_between(earlier, later) -%}
-    ({{ later }} - {{ earlier }})
-{%- endmacro %}
-
 {#
     Engine: one row per day from `first_day` to `last_day` of every row of a relation, as a cross join to it.
-    The day is the column `day` of `days`.
+    The day is the column `on_date` of `days`.
 #}
 {% macro cross_join_days(first_day, last_day) -%}
     {{ adapter.dispatch('cross_join_days')(first_day, last_day) }}
@@ -53,7 +44,7 @@
 
 {% macro duckdb__cross_join_days(first_day, last_day) -%}
     cross join lateral (
-        select unnest(generate_series({{ first_day }}, {{ last_day }}, interval 1 day))::date as day
+        select unnest(generate_series({{ first_day }}, {{ last_day }}, interval 1 day))::date as on_date
     ) as days
 {%- endmacro %}
 

@@ -4,7 +4,8 @@
 with
 
 odometer_segment as (
-    select distinct device_no from {{ source('stitched', 'odometer_segment') }}
+    select distinct device_no
+    from {{ source('stitched', 'odometer_segment') }}
     where source = 'odometer' and {{ devices_in_scope() }}
 ),
 
@@ -19,7 +20,10 @@ device_setting as (
 ),
 
 partition_gate as (
-    select distinct device_no, measured_month from {{ source('ops', 'partition_gate') }}
+    select distinct
+        device_no,
+        measured_month
+    from {{ source('ops', 'partition_gate') }}
     where {{ devices_in_scope() }}
 ),
 

@@ -1,45 +1,20 @@
 {{ config(materialized='ephemeral', tags=['local']) }}
--- One row per position of a device: the first of consecutive fixes at the same place (receivers hold their last position
--- between updates), with the step from the position before, in the same partition.
+-- One row per position of a device: the first of consecutive fixes at the same place (receivers hold their last
+-- position between updates), with the step from the position before, in the same partition.
 with
-
-fixes as (
-    select
-        recorded_at,
-        lat,
-        lng,
-        case when not is_speed_suspect then speed_kmh end as speed_kmh,
-        device_no,
-        measured_month
-    from {{ ref('stg_gps') }}
-    where lat is not null and lng is not null and not is_hdop_suspect
-),
-
-compared as (
-    select
-        *,
-        lag(recorded_at) over w as fix_before_at,
-        lag(lat) over w as lat_before,
-        lag(lng) over w as lng_before,
-        lead(recorded_at) over w is null as is_last
-    from fixes
-    window w as ({{ in_time_order() }})
-),
 
 -- the last fix stays too, so that the end of the track is known
 positions as (
-    select * from compared
+    select * from {{ ref('int_fix_pair') }}
     where lat_before is null or lat <> lat_before or lng <> lng_before or is_last
 ),
 
 stepped as (
     select
         *,
-        {{ seconds_between('fix_before_at', 'recorded_at') }} as silent_s,
         lag(recorded_at) over w as position_before_at,
         {{ seconds_between('lag(recorded_at) over w', 'recorded_at') }} as since_position_s,
-        {{ haversine_km('lat_before', 'lng_before', 'lat', 'lng') }} as chord_km,
-        lag(speed_kmh) over w as speed_before_kmh
+        {{ haversine_km('lat_before', 'lng_before', 'lat', 'lng') }} as chord_km
     from positions
     window w as ({{ in_time_order() }})
 ),
@@ -75,12 +50,6 @@ select
             then 0e0
         else coalesce(chord_km, 0e0)
     end as step_km,
-    -- the receiver measures speed by itself: it knows how much the chords between fixes cut off
-    case
-        when not is_jump and since_position_s <= {{ var('gps_bridge_s') }}
-            then coalesce((speed_kmh + speed_before_kmh) / 2 * since_position_s / 3600, 0e0)
-        else 0e0
-    end as speed_step_km,
     device_no,
     measured_month
 from judged

@@ -1,6 +1,6 @@
 {{ config(unique_key=['device_no', 'measured_month'], tags=['local']) }}
 -- One row per run of GPS positions: at most some minutes of one KST day without a step that no car could drive and
--- without a long silence. Local; which runs are glitches of the receiver, and what lies between two runs, is decided by
+-- without a silence. Local; which runs are glitches of the receiver, and what lies between two runs, is decided by
 -- the stitching over the device's whole history. A run that goes on from the one before begins where that one ended.
 with
 
@@ -17,7 +17,7 @@ positions as (
 cut as (
     select
         *,
-        coalesce(is_jump or silent_s > {{ var('gps_run_split_s') }} or service_date <> date_before, true) as is_start,
+        coalesce(is_jump or silent_s > {{ var('gps_bridge_s') }} or service_date <> date_before, true) as is_start,
         coalesce(slot <> slot_before, true) as is_new_slot
     from positions
 ),
@@ -41,9 +41,7 @@ select
     max_by(lat, recorded_at) as to_lat,
     max_by(lng, recorded_at) as to_lng,
     count(*) as position_count,
-    coalesce(sum(step_km) filter (where not is_start and silent_s <= {{ var('gps_bridge_s') }}), 0e0) as km,
-    coalesce(sum(step_km) filter (where not is_start and silent_s > {{ var('gps_bridge_s') }}), 0e0) as bridged_km,
-    coalesce(sum(speed_step_km) filter (where not is_start), 0e0) as speed_km,
+    coalesce(sum(step_km) filter (where not is_start), 0e0) as km,
     device_no,
     measured_month
 from numbered

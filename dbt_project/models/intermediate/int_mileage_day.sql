@@ -11,23 +11,13 @@ pairs as (
 ),
 
 -- short slots of time say whether speed and position saw the same kilometres
-gps_slot as (
-    select
-        {{ time_slot('recorded_at', var('gps_bridge_s')) }} as slot,
-        sum(speed_step_km) as gps_speed_km,
-        device_no,
-        measured_month
-    from {{ ref('int_gps_position') }}
-    group by all
-),
-
 fix_slot as (
     select
         {{ time_slot('recorded_at', var('gps_bridge_s')) }} as slot,
+        coalesce(sum(speed_step_km), 0e0) as gps_speed_km,
         device_no,
         measured_month
-    from {{ ref('stg_gps') }}
-    where lat is not null and lng is not null and not is_hdop_suspect
+    from {{ ref('int_fix_pair') }}
     group by all
 ),
 
@@ -48,8 +38,8 @@ seen_slot as (
     select
         bms_slot.service_date,
         sum(bms_slot.speed_km) as speed_seen_by_gps_km,
-        sum(bms_slot.speed_km) filter (where not bms_slot.has_gap and gps_slot.slot is not null) as paired_speed_km,
-        sum(gps_slot.gps_speed_km) filter (where not bms_slot.has_gap) as paired_gps_speed_km,
+        sum(bms_slot.speed_km) filter (where not bms_slot.has_gap) as paired_speed_km,
+        sum(fix_slot.gps_speed_km) filter (where not bms_slot.has_gap) as paired_gps_speed_km,
         bms_slot.device_no,
         bms_slot.measured_month
     from bms_slot
@@ -57,10 +47,6 @@ seen_slot as (
         on
             bms_slot.device_no = fix_slot.device_no and bms_slot.measured_month = fix_slot.measured_month
             and bms_slot.slot = fix_slot.slot
-    left join gps_slot
-        on
-            bms_slot.device_no = gps_slot.device_no and bms_slot.measured_month = gps_slot.measured_month
-            and bms_slot.slot = gps_slot.slot
     group by bms_slot.device_no, bms_slot.measured_month, bms_slot.service_date
 ),
 
@@ -102,7 +88,6 @@ gps_day as (
     select
         {{ kst_day('recorded_at') }} as service_date,
         count(*) as gps_message_count,
-        count(*) filter (where lat is not null and lng is not null and not is_hdop_suspect) as fix_count,
         min_by(fuel_pct, recorded_at) filter (where fuel_pct is not null) as fuel_first_pct,
         max_by(fuel_pct, recorded_at) filter (where fuel_pct is not null) as fuel_last_pct,
         device_no,
@@ -111,10 +96,31 @@ gps_day as (
     group by all
 ),
 
+fix_day as (
+    select
+        {{ kst_day('recorded_at') }} as service_date,
+        count(*) as fix_count,
+        coalesce(sum(speed_step_km) filter (where {{ kst_day('fix_before_at') }} = {{ kst_day('recorded_at') }}), 0e0)
+            as gps_speed_km,
+        median(silent_s) filter (where silent_s <= {{ var('gps_bridge_s') }}) as fix_interval_median_s,
+        device_no,
+        measured_month
+    from {{ ref('int_fix_pair') }}
+    group by all
+),
+
 days as (
-    select service_date, device_no, measured_month from bms_day
+    select
+        service_date,
+        device_no,
+        measured_month
+    from bms_day
     union
-    select service_date, device_no, measured_month from gps_day
+    select
+        service_date,
+        device_no,
+        measured_month
+    from gps_day
 )
 
 select
@@ -138,7 +144,9 @@ select
     soc_day.soc_first_pct,
     soc_day.soc_last_pct,
     coalesce(gps_day.gps_message_count, 0) as gps_message_count,
-    coalesce(gps_day.fix_count, 0) as fix_count,
+    coalesce(fix_day.fix_count, 0) as fix_count,
+    fix_day.fix_interval_median_s,
+    coalesce(fix_day.gps_speed_km, 0e0) as gps_speed_km,
     gps_day.fuel_first_pct,
     gps_day.fuel_last_pct,
     days.device_no,
@@ -160,3 +168,7 @@ left join gps_day
     on
         days.service_date = gps_day.service_date
         and days.device_no = gps_day.device_no and days.measured_month = gps_day.measured_month
+left join fix_day
+    on
+        days.service_date = fix_day.service_date
+        and days.device_no = fix_day.device_no and days.measured_month = fix_day.measured_month

@@ -19,7 +19,7 @@ whole as (
     select
         *,
         from_date as service_date,
-        1e0 as share
+        1e0 as part
     from segments
     where from_date = to_date
 ),
@@ -27,11 +27,11 @@ whole as (
 cut as (
     select
         segments.*,
-        days.day as service_date,
+        days.on_date as service_date,
         {{ seconds_between(
-            'greatest(segments.from_at, cast(days.day as timestamp))',
-            'least(segments.to_at, cast(' ~ add_days('days.day', 1) ~ ' as timestamp))'
-        ) }} / segments.duration_s as share
+            'greatest(segments.from_at, cast(days.on_date as timestamp))',
+            'least(segments.to_at, cast(' ~ add_days('days.on_date', 1) ~ ' as timestamp))'
+        ) }} / segments.duration_s as part
     from segments
     {{ cross_join_days('segments.from_date', 'segments.to_date') }}
     where segments.from_date < segments.to_date
@@ -47,11 +47,11 @@ select
     to_date,
     km as segment_km,
     scaled_km as segment_scaled_km,
-    km * share as km,
-    scaled_km * share as scaled_km,
-    unlogged_km * share as unlogged_km,
-    repaired_km * share as repaired_km,
-    uncertain_km * share as uncertain_km,
+    km * part as km,
+    scaled_km * part as scaled_km,
+    unlogged_km * part as unlogged_km,
+    repaired_km * part as repaired_km,
+    uncertain_km * part as uncertain_km,
     from_km,
     to_km,
     resolution_km,

@@ -1,7 +1,7 @@
 {{ config(unique_key=['device_no', 'measured_month'], tags=['local']) }}
--- One row per piece of the odometer's series. `reading`: a monotone run, that is consecutive valid readings of one KST day
--- without a fall, without a step that no car drives, without a step that neither speed nor time explains, without a
--- logging gap, and without a standstill that the speed contradicts. `zero`: a stretch of zeros between two readings.
+-- One row per piece of the odometer's series. `reading`: a monotone run, that is consecutive valid readings of one KST
+-- day without a fall, without a step that no car drives, without a step that neither speed nor time explains, without
+-- a logging gap, and without a standstill that the speed contradicts. `zero`: a stretch of zeros between two readings.
 -- `silence`: a logging gap. Local: what a cut means (glitch, rollback, gap, freeze) is decided by the stitching, over
 -- the device's whole history; a cut alone costs nothing.
 with
@@ -21,10 +21,10 @@ around_blanks as (
         count(odometer_km) over (
             {{ in_time_order() }} rows between unbounded preceding and 1 preceding
         ) as blank_no,
-        last_value(odometer_km ignore nulls) over (
+        {{ last_known('odometer_km') }} over (
             {{ in_time_order() }} rows between unbounded preceding and 1 preceding
         ) as reading_before_km,
-        last_value(case when odometer_km is not null then recorded_at end ignore nulls) over (
+        {{ last_known('case when odometer_km is not null then recorded_at end') }} over (
             {{ in_time_order() }} rows between unbounded preceding and 1 preceding
         ) as reading_before_at,
         device_no,
@@ -68,10 +68,15 @@ stepped as (
         pairs.recorded_at,
         pairs.service_date,
         pairs.odometer_km,
-        case when blanks.reading_at is null then pairs.date_before else {{ kst_day('blanks.reading_before_at') }} end
-            as date_before,
+        case
+            when blanks.reading_at is null then pairs.date_before
+            else {{ kst_day('blanks.reading_before_at') }}
+        end as date_before,
         pairs.odometer_km
-        - case when blanks.reading_at is null then pairs.odometer_before_km else blanks.reading_before_km end as step_km,
+        - case
+            when blanks.reading_at is null then pairs.odometer_before_km
+            else blanks.reading_before_km
+        end as step_km,
         case
             when blanks.reading_at is null then pairs.interval_s
             else {{ seconds_between('blanks.reading_before_at', 'pairs.recorded_at') }}

@@ -62,15 +62,20 @@ messages as (
 ),
 
 -- neighbours are looked at on as few columns as the rules need
-valued as (
+neighbours as (
     select
         recorded_at,
         soc_pct,
         moved_total_ah,
+        is_insulation_zero,
+        {{ seconds_between('lag(recorded_at) over w', 'recorded_at') }} as interval_s,
+        {{ lag_known('soc_pct') }} over w as soc_before_pct,
+        {{ lag_known('case when soc_pct is not null then recorded_at end') }} over w as soc_before_at,
+        {{ lag_known('case when soc_pct is not null then moved_total_ah end') }} over w as moved_total_before_ah,
         device_no,
         measured_month
     from messages
-    where soc_pct is not null
+    window w as ({{ in_time_order() }})
 ),
 
 soc_jumps as (
@@ -78,23 +83,11 @@ soc_jumps as (
         recorded_at,
         device_no,
         measured_month
-    from valued
-    window w as ({{ in_time_order() }})
-    qualify
-        abs(soc_pct - lag(soc_pct) over w) > {{ var('soc_jump_pct') }}
-        and {{ seconds_between('lag(recorded_at) over w', 'recorded_at') }} < {{ var('soc_jump_s') }}
-        and coalesce(moved_total_ah - lag(moved_total_ah) over w, 0) < {{ var('soc_jump_confirm_ah') }}
-),
-
-intervals as (
-    select
-        recorded_at,
-        is_insulation_zero,
-        {{ seconds_between('lag(recorded_at) over w', 'recorded_at') }} as interval_s,
-        device_no,
-        measured_month
-    from messages
-    window w as ({{ in_time_order() }})
+    from neighbours
+    where
+        abs(soc_pct - soc_before_pct) > {{ var('soc_jump_pct') }}
+        and {{ seconds_between('soc_before_at', 'recorded_at') }} < {{ var('soc_jump_s') }}
+        and coalesce(moved_total_ah - moved_total_before_ah, 0) < {{ var('soc_jump_confirm_ah') }}
 ),
 
 woken as (
@@ -106,7 +99,8 @@ woken as (
         ) over ({{ in_time_order() }} rows between unbounded preceding and current row) as woken_at,
         device_no,
         measured_month
-    from intervals
+    from neighbours
+    where is_insulation_zero or interval_s is null or interval_s > {{ var('logging_gap_s') }}
 ),
 
 waking_zeros as (
@@ -199,8 +193,9 @@ bms_checked as (
 bms_hit as (
     select * from flagged
     where
+        false
         {%- for rule, kind, checked, hit, example in bms_rules %}
-        {{ 'or ' if not loop.first }}({{ hit }})
+        or ({{ hit }})
         {%- endfor %}
 ),
 
@@ -219,8 +214,9 @@ gps_checked as (
 gps_hit as (
     select * from {{ ref('stg_gps') }}
     where
+        false
         {%- for rule, kind, checked, hit, example in gps_rules %}
-        {{ 'or ' if not loop.first }}({{ hit }})
+        or ({{ hit }})
         {%- endfor %}
 ),
 
@@ -232,7 +228,7 @@ hits as (
         count(*) as rows_hit,
         min(recorded_at) as first_at,
         max(recorded_at) as last_at,
-        cast(min_by({{ example }}, recorded_at) as varchar) as example,
+        cast(min_by({{ example }}, recorded_at) as string) as example,
         device_no,
         measured_month
     from {{ source_kind }}_hit
@@ -246,7 +242,7 @@ hits as (
         count(*) as rows_hit,
         min(from_at) as first_at,
         max(from_at) as last_at,
-        cast(min_by(round(jump_km, 3), from_at) as varchar) as example,
+        cast(min_by(round(jump_km, 3), from_at) as string) as example,
         device_no,
         measured_month
     from {{ ref('int_gps_run') }}
@@ -258,7 +254,7 @@ hits as (
         sum(row_count) as rows_hit,
         min(first_at) as first_at,
         max(last_at) as last_at,
-        cast(min_by(example, first_at) as varchar) as example,
+        cast(min_by(example, first_at) as string) as example,
         device_no,
         measured_month
     from frozen

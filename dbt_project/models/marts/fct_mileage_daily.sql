@@ -52,9 +52,9 @@ spans as (
 
 calendar as (
     select
-        {{ kst_day('days.day') }} as service_date,
+        {{ kst_day('days.on_date') }} as service_date,
         spans.device_no,
-        {{ month_of('days.day') }} as measured_month
+        {{ month_of('days.on_date') }} as measured_month
     from spans
     {{ cross_join_days('spans.first_date', 'spans.last_date') }}
 ),
@@ -75,9 +75,12 @@ distance_day as (
         sum(repaired_km) as repaired_km,
         sum(uncertain_km) as step_uncertain_km,
         -- a step over midnight that belongs to one side as a whole would be off by the larger of its two parts
-        coalesce(
-            sum(greatest(scaled_km, segment_scaled_km - scaled_km)) filter (where from_date < service_date or to_date > service_date),
-            0e0
+        sum(
+            case
+                when from_date < service_date or to_date > service_date
+                    then greatest(scaled_km, segment_scaled_km - scaled_km)
+                else 0e0
+            end
         ) as boundary_uncertain_km,
         device_no
     from own_pieces
@@ -194,8 +197,7 @@ joined as (
             as distance_km,
         witness_day.distance_gps_km,
         witness_day.bridged_gps_km,
-        case when mileage_day.speed_count > 0 or witness_day.distance_speed_km > 0 then witness_day.distance_speed_km end
-            as distance_speed_km,
+        witness_day.distance_speed_km,
         coalesce(distance_day.unlogged_km, 0e0) as unlogged_km,
         coalesce(distance_day.repaired_km, 0e0) as repaired_km,
         coalesce(distance_day.step_uncertain_km, 0e0) as step_uncertain_km,
@@ -236,12 +238,15 @@ select
     service_date,
     distance_source,
     gated_by,
-    {% for column in [
-        'odometer_start_km', 'odometer_end_km', 'distance_km', 'distance_gps_km', 'distance_speed_km', 'unlogged_km',
-        'repaired_km', 'step_uncertain_km', 'boundary_uncertain_km',
-    ] -%}
-    case when gated_by is null then {{ column }} end as {{ column }},
-    {% endfor -%}
+    case when gated_by is null then odometer_start_km end as odometer_start_km,
+    case when gated_by is null then odometer_end_km end as odometer_end_km,
+    case when gated_by is null then distance_km end as distance_km,
+    case when gated_by is null then distance_gps_km end as distance_gps_km,
+    case when gated_by is null then distance_speed_km end as distance_speed_km,
+    case when gated_by is null then unlogged_km end as unlogged_km,
+    case when gated_by is null then repaired_km end as repaired_km,
+    case when gated_by is null then step_uncertain_km end as step_uncertain_km,
+    case when gated_by is null then boundary_uncertain_km end as boundary_uncertain_km,
     case when gated_by is null then 100 * (1 - unlogged_km / nullif(distance_km, 0)) end as coverage_pct,
     case
         when gated_by is not null then null

@@ -46,17 +46,19 @@ sums as (
 -- a month has its own two boundaries: a step over one of them may belong to either side
 in_month as (
     select
-        segment_no,
-        max(segment_scaled_km) as segment_km,
-        sum(scaled_km) as km,
-        max(case when from_month < measured_month or to_month > measured_month then 1 else 0 end) = 1 as is_crossing,
-        max(resolution_km) as resolution_km,
+        pieces.segment_no,
+        max(pieces.segment_scaled_km) as segment_km,
+        sum(pieces.scaled_km) as km,
+        bool_or(
+            pieces.from_month < pieces.measured_month or pieces.to_month > pieces.measured_month
+        ) as is_crossing,
+        max(pieces.resolution_km) as resolution_km,
         pieces.device_no,
-        measured_month
+        pieces.measured_month
     from pieces
     inner join {{ ref('int_distance_source') }} as distance_source
         on pieces.device_no = distance_source.device_no and pieces.source = distance_source.distance_source
-    group by pieces.device_no, measured_month, segment_no
+    group by pieces.device_no, pieces.measured_month, pieces.segment_no
 ),
 
 boundaries as (
@@ -133,7 +135,8 @@ bounded as (
         end as low_error_km,
         case distance_source
             when 'odometer' then odometer_error_km
-            when 'speed' then {{ var('speed_error_share') }} * distance_km + {{ var('bridge_high_share') }} * unlogged_km
+            when 'speed'
+                then {{ var('speed_error_share') }} * distance_km + {{ var('bridge_high_share') }} * unlogged_km
             when 'gps' then {{ var('gps_high_share') }} * distance_km + {{ var('bridge_high_share') }} * unlogged_km
         end as high_error_km
     from banded
@@ -201,7 +204,7 @@ select
             end,
             case
                 when coverage_pct < {{ var('coverage_verified_pct') }}
-                    then concat(cast(cast(round(100 - coverage_pct) as integer) as varchar), ' % of the distance unlogged')
+                    then concat(cast(cast(round(100 - coverage_pct) as integer) as string), ' % of it unlogged')
             end,
             case when is_mostly_repaired then 'more than a tenth from a witness' end,
             case when is_boundary_open then 'a silence over the edge of the month' end,

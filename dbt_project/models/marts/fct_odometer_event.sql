@@ -8,7 +8,7 @@ events as (
 )
 
 select
-    {{ short_hash("concat_ws('|', device_no, code, cast(occurred_at as varchar))") }} as event_id,
+    {{ short_hash("concat_ws('|', device_no, code, cast(occurred_at as string))") }} as event_id,
     code,
     occurred_at,
     ended_at,

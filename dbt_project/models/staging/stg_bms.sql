@@ -4,7 +4,7 @@
 with
 
 raw_bms as (
-    select * from {{ raw_rows('bms') }} as delivered
+    select * from {{ raw_rows('bms') }}
 ),
 
 layout_setting as (

@@ -3,12 +3,12 @@
 with
 
 raw_gps as (
-    select * from {{ raw_rows('gps') }} as delivered
+    select * from {{ raw_rows('gps') }}
 ),
 
 placed as (
     select
-        raw_gps.*,
+        *,
         -- a receiver without a fix reports 0 for one or both: no car of a Korean fleet drives on the equator
         coalesce(lat = 0 or lng = 0, false) as is_position_zero,
         coalesce(abs(lat) > 90 or abs(lng) > 180, false) as is_position_out_of_range

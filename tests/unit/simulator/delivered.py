@@ -7,6 +7,8 @@ import io
 import zipfile
 from pathlib import Path
 
+import polars as pl
+
 
 def member_bytes(landing: Path, path: str, member: str) -> bytes:
     """Content of a data file: of a bare file, a member of a ZIP, or of a ZIP inside a ZIP."""
@@ -27,3 +29,13 @@ def rows_of(data: bytes, encoding: str = "utf-8-sig") -> list[dict[str, str]]:
         for row, line in zip(rows, lines[2:], strict=True)
         if len(row) == len(header) and row != header and not line.startswith(("-", "("))
     ]
+
+
+def largest(values: pl.Series) -> float:
+    """Largest of numbers."""
+    return float(values.to_numpy().max())
+
+
+def smallest(values: pl.Series) -> float:
+    """Smallest of numbers."""
+    return float(values.to_numpy().min())

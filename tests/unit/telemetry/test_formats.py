@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -397,7 +397,7 @@ def test_without_time_the_message_time_serves_for_both_row_by_row(intake: Intake
 
 
 def test_times_with_a_zone_in_parquet_become_korean_time(intake: Intake) -> None:
-    when = pa.array([TEN.replace(tzinfo=timezone(timedelta(hours=9)))], pa.timestamp("us", "UTC"))
+    when = pa.array([TEN - timedelta(hours=9)], pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
     out = io.BytesIO()
     pq.write_table(pa.table({"device_no": [DEVICE], "time": when, "odometer": [1.0]}), out)
     assert intake.rows(intake.read("bms.parquet", out.getvalue()))[0]["time"] == TEN

@@ -1,0 +1,65 @@
+"""The page `docs/acceptance.md`: figures, targets, met or missed.
+
+Belongs here: turning sections into Markdown. Does not belong here: measuring.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import polars as pl
+
+from acceptance.figures import Figure, Section
+
+__all__ = ["misses", "render"]
+
+_VERDICT = {True: "met", False: "**MISSED**", None: ""}
+_LIBRARIES = ("dagster", "dbt-core", "dbt-duckdb", "duckdb", "polars")
+
+
+def misses(sections: Sequence[Section]) -> list[tuple[str, Figure]]:
+    """Title of the section and figure, of every target that was missed."""
+    return [(s.title, f) for s in sections for f in s.figures if f.is_met is False]
+
+
+def render(sections: Sequence[Section], seed: int, took_s: float) -> str:
+    """The page as Markdown."""
+    figures = [f for section in sections for f in section.figures]
+    met, missed = (sum(f.is_met is verdict for f in figures) for verdict in (True, False))
+    libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+    lines = [
+        "# Acceptance",
+        "",
+        "Written by `make accept`: simulated fleets go through the whole chain, from delivered files to the published",
+        "snapshot, and what was published is compared with what the simulated cars really did. A missed target is",
+        "shown as missed.",
+        "",
+        f"**{met} met, {missed} missed.** Seed {seed}, {took_s / 60:.0f} min on {os.cpu_count()} cores; {libraries}.",
+    ]
+    if missed:
+        lines += ["", "Missed:", ""]
+        lines += [f"* {title}: {figure.name} ({figure.measured})" for title, figure in misses(sections)]
+    for section in sections:
+        lines += ["", f"## {section.title}", "", section.about, ""]
+        if section.figures:
+            lines += ["| figure | target | measured | |", "|---|---|---|---|"]
+            lines += [f"| {f.name} | {f.target} | {f.measured} | {_VERDICT[f.is_met]} |" for f in section.figures]
+        for detail in section.details:
+            lines += ["", f"{detail.title}:", "", *_table(detail.rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: pl.DataFrame) -> list[str]:
+    lines = ["| " + " | ".join(rows.columns) + " |", "|" + "---|" * rows.width]
+    lines += ["| " + " | ".join(_text(value) for value in row) + " |" for row in rows.iter_rows()]
+    return lines
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    return str(value).replace("|", "/")
