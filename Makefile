@@ -42,7 +42,7 @@ bench: install
 	$(BIN)/python benchmarks/bench.py
 
 accept: install
-	$(BIN)/python benchmarks/accept.py $(PART)
+	$(BIN)/python -m acceptance $(PART)
 
 lock: install
 	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock

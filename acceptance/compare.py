@@ -100,8 +100,8 @@ def match_events(found: pl.DataFrame, injected: pl.DataFrame) -> tuple[pl.DataFr
     """Pair found with injected events of the same device and code, each at most once; both with ``is_matched``.
 
     ``found`` has ``device_no, code, occurred_at, ended_at``; ``injected`` has ``device_no, code, started_at,
-    ended_at``. A pair overlaps in time, `EVENT_TOLERANCE` allowed. Pairs are taken in the order of the injected
-    events' ends, the found event that ends first first: for intervals that gives as many pairs as there can be.
+    ended_at``. A pair overlaps in time, `EVENT_TOLERANCE` allowed; each injected event, in the order of their ends,
+    takes the found one that ends first.
     """
     left = injected.sort("ended_at", "started_at").with_row_index("injected_no")
     right = found.sort("ended_at", "occurred_at").with_row_index("found_no")

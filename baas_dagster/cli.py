@@ -10,7 +10,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -23,7 +23,10 @@ from rich.table import Table
 
 from baas_dagster.settings import PROJECT_ROOT, Settings
 
-__all__ = ["app"]
+if TYPE_CHECKING:  # a command imports what it needs when it runs: `baas --help` need not wait for the simulator
+    from baas_dagster.simulator import FleetSpec, SimulationSummary
+
+__all__ = ["app", "run_chain", "simulate_fleet"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
@@ -89,10 +92,7 @@ def run(
 ) -> None:
     """Intake, then every partition that is new, changed or failed (or the ones named), then publish."""
     settings = _settings()
-    _quiet()
-    from baas_dagster.definitions import build
     from baas_dagster.partitions import is_device_no, month_span
-    from baas_dagster.runs import Asked, Chain, instance_of
 
     try:
         months = month_span(month) if month else None
@@ -101,13 +101,26 @@ def run(
     for number in device or []:
         if not is_device_no(number):
             raise typer.BadParameter(f"{number!r} is not 11 digits", param_hint="--device")
-    asked = Asked(months, tuple(device or ()), everything)
+    raise typer.Exit(run_chain(settings, months, tuple(device or ()), everything=everything))
+
+
+def run_chain(
+    settings: Settings,
+    months: tuple[str, str] | None = None,
+    devices: tuple[str, ...] = (),
+    *,
+    everything: bool = False,
+) -> int:
+    """Run the chain with progress, show where things stand; the exit code of `baas run`."""
+    _quiet()
+    from baas_dagster.definitions import build
+    from baas_dagster.runs import Asked, Chain, instance_of
+
     with instance_of(settings) as instance:
-        chain = Chain(settings, build(settings, Bars()), instance)
-        done = chain.run(asked)
+        done = Chain(settings, build(settings, Bars()), instance).run(Asked(months, devices, everything))
     for text in done.errors:
         errors.print(text, style="red", highlight=False)
-    raise typer.Exit(_summary(settings, failed=bool(done.errors)))
+    return _summary(settings, failed=bool(done.errors))
 
 
 def _summary(settings: Settings, *, failed: bool) -> int:
@@ -236,7 +249,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
 ) -> None:
     """Deliveries of simulated cars in the real layout, and the truth behind them."""
-    from baas_dagster.simulator import STANDARD_FLEETS, custom_fleet, simulate
+    from baas_dagster.simulator import STANDARD_FLEETS, custom_fleet
 
     if (fleet is None) == (devices is None):
         raise typer.BadParameter("give either --fleet or --devices (with --months, --dt, --hours-per-day)")
@@ -246,6 +259,13 @@ def simulate(
         spec = STANDARD_FLEETS[fleet]
     else:
         spec = custom_fleet(devices or 1, months or 1, dt or 10.0, hours_per_day or 3.0)
+    console.print(simulate_fleet(out, truth, spec, seed), highlight=False)
+
+
+def simulate_fleet(out: Path, truth: Path | None, spec: FleetSpec, seed: int) -> SimulationSummary:
+    """Simulate a fleet with progress."""
+    from baas_dagster.simulator import simulate as write_deliveries
+
     bars = Bars()
     bars.start(f"simulating {spec.name}", spec.devices * spec.months, "device-months")
     before = 0
@@ -255,9 +275,9 @@ def simulate(
         bars.advance(number - before)
         before = number
 
-    summary = simulate(out, truth, spec, seed, show)
+    summary = write_deliveries(out, truth, spec, seed, show)
     bars.done()
-    console.print(summary, highlight=False)
+    return summary
 
 
 if __name__ == "__main__":

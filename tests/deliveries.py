@@ -47,15 +47,17 @@ def bms_rows(
     return rows
 
 
-def gps_rows(device: str, start: datetime, n: int = 60, dt_s: int = 60, speed_kmh: float = 36.0) -> list[Row]:
-    """Fixes on a straight road to the east."""
+def gps_rows(
+    device: str, start: datetime, n: int = 60, dt_s: int = 60, speed_kmh: float = 36.0, from_km: float = 0.0
+) -> list[Row]:
+    """Fixes on a straight road to the east, `from_km` along it."""
     step_deg = speed_kmh * dt_s / 3600 / 111.32 / 0.8
     return [
         {
             "device_no": device,
             "time": (start + timedelta(seconds=i * dt_s)).strftime("%Y-%m-%d %H:%M:%S"),
             "lat": "36.869898",
-            "lng": f"{127.0 + i * step_deg:.6f}",
+            "lng": f"{127.0 + from_km / 111.32 / 0.8 + i * step_deg:.6f}",
             "speed": speed_kmh,
             "fuel_pct": 80,
             "hdop": 1.0,

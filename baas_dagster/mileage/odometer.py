@@ -13,14 +13,14 @@ jump. Rises and falls that stay carry no kilometres of the odometer; what the wi
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 import polars as pl
 
 from baas_dagster.mileage.chain import EPSILON_KM, Chain, Link, trusted_chain
-from baas_dagster.mileage.gps import GpsRun, Travelled, track
+from baas_dagster.mileage.gps import GpsRun, TrackPiece, Travelled, track
 from baas_dagster.mileage.ledger import (
     EVENT_SCHEMA,
     SEGMENT_SCHEMA,
@@ -231,10 +231,15 @@ def _before_and_after(
     rows: list[Row],
     days: list[Row],
     edges: dict[str, MonthEdge],
+    track_pieces: Sequence[TrackPiece],
     travelled: Travelled,
     ledger: Ledger,
 ) -> None:
-    """Kilometres that a witness saw before the first reading of the history and after its last one."""
+    """Kilometres that a witness saw before the first reading of the history and after its last one.
+
+    Where the car's own messages are missing too (a month of which only the GPS log was delivered), the track counts:
+    a car that was seen moving has not stood still.
+    """
 
     def add(begin: datetime, end: datetime, km: float) -> None:
         if begin < end and km > 0:
@@ -245,6 +250,20 @@ def _before_and_after(
     for day in logged:
         if day["measured_month"] < first["measured_month"] or day["measured_month"] > last["measured_month"]:
             add(day["first_at"], day["last_at"], day["speed_km"] or travelled.between(day["first_at"], day["last_at"]))
+    own_first, own_last = min(day["first_at"] for day in logged), max(day["last_at"] for day in logged)
+    for piece in track_pieces:
+        if (piece.to_at <= own_first or piece.from_at >= own_last) and piece.km > 0:
+            # a chord may hide any detour: what was bridged is uncertain by its own length
+            ledger.add(
+                Source.ODOMETER,
+                "step",
+                piece.from_at,
+                piece.to_at,
+                piece.km,
+                unlogged_km=piece.bridged_km,
+                repaired_km=piece.km,
+                uncertain_km=piece.bridged_km,
+            )
     begin = min(day["first_at"] for day in logged if day["measured_month"] == first["measured_month"])
     end = max(day["last_at"] for day in logged if day["measured_month"] == last["measured_month"])
     is_fast = edges[first["measured_month"]].use_speed
@@ -313,6 +332,6 @@ def stitch(
         edges = month_edges(day_rows, gps_km, months, rules)
         readings = readings_in_order(by_kind["reading"], edges, travelled)
         _account(trusted_chain(readings, rules, ledger), rules, ledger)
-        _before_and_after(by_kind["reading"], day_rows, edges, travelled, ledger)
+        _before_and_after(by_kind["reading"], day_rows, edges, pieces, travelled, ledger)
         _zeros(by_kind["zero"], by_kind["reading"], ledger)
     return ledger.result()

@@ -1,1 +1,1 @@
-"""What arrives: archives, formats, columns, deliveries and their rows. Knows nothing of Dagster, dbt or the warehouse."""
+"""What arrives: archives, formats, columns, deliveries and their rows. Knows nothing of Dagster or the warehouse."""

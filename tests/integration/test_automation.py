@@ -97,9 +97,12 @@ def test_what_failed_waits_for_the_schedule(homes: Homes) -> None:
             wanted = load(connection, home).wanted[Unit.DEVICE][ONE]
             mark_failed(connection, Unit.DEVICE, {ONE: wanted}, "no space left on device")
         platform = build(home)
-        assert tick(platform, chain.instance) == []
+        published = tick(platform, chain.instance)
+        assert [list(r.asset_selection or []) for r in published] == [[dg.AssetKey("published_snapshot")]]
+        execute(platform, chain.instance, published)
+        assert tick(platform, chain.instance) == [], "the sensor does not try again what failed"
         requests = tick(platform, chain.instance, schedule=True)
-        assert [r.tags[REASON_TAG] for r in requests] == ["failed"]
+        assert [r.tags[REASON_TAG] for r in requests] == ["failed", "changed"], "the device, then the snapshot"
         assert all(r.run_key for r in requests), "a schedule needs a key for each of its runs"
         execute(platform, chain.instance, requests)
         assert tick(platform, chain.instance, schedule=True) == []

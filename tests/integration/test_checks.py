@@ -11,7 +11,7 @@ import duckdb
 from baas_dagster.runs import Asked
 from baas_dagster.settings import Settings
 from tests.conftest import Homes
-from tests.deliveries import Row, bms_rows, psql, put_zip
+from tests.deliveries import Row, bms_rows, gps_rows, psql, put_zip
 
 GOOD, BAD = "01290003001", "01290003002"
 
@@ -122,3 +122,22 @@ def test_a_correction_lifts_the_gate(homes: Homes) -> None:
         chain.run(Asked())
     found = rows_of(home, "select published_state, round(distance_km, 6) from fct_mileage_monthly")
     assert found == [("current", 36.6)], "61 minutes at 36 km/h"
+
+
+def test_a_month_with_positions_alone_is_no_verified_standstill(homes: Homes) -> None:
+    home = homes.new()
+    put(home.landing_dir, GOOD, 1, bms_rows(GOOD, datetime(2023, 1, 5, 8)))
+    for month in (1, 2):
+        stem = f"gps_{GOOD}_2023-{month:02d}"
+        rows = gps_rows(GOOD, datetime(2023, month, 5, 8), from_km=35.4 * (month - 1))
+        put_zip(home.landing_dir / f"{stem}.zip", f"{stem}.csv", psql(rows))
+    with homes.chain(home) as chain:
+        assert chain.run(Asked()).errors == []
+    found = rows_of(
+        home, "select distance_km, grade, verdict, message_count from fct_mileage_monthly order by measured_month"
+    )
+    assert found[1][3] == 0
+    assert isinstance(found[1][0], float)
+    assert abs(found[1][0] - 35.4) < 1.5, "59 minutes at 36 km/h, seen by GPS"
+    assert found[1][1] == "C"
+    assert "positions alone" in str(found[1][2])

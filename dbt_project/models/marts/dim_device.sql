@@ -52,9 +52,10 @@ select
     cast(coalesce(layouts.layout_count, 0) as integer) as layout_count,
     arrived.first_seen_at,
     arrived.last_seen_at,
-    cast(arrived.row_count as bigint) as row_count,
-    cast(arrived.gps_row_count as bigint) as gps_row_count,
+    cast(coalesce(arrived.row_count, 0) as bigint) as row_count,
+    cast(coalesce(arrived.gps_row_count, 0) as bigint) as gps_row_count,
     device_setting.device_no
 from device_setting
-inner join arrived on device_setting.device_no = arrived.device_no
+-- a device all of whose rows were rejected is known too
+left join arrived on device_setting.device_no = arrived.device_no
 left join layouts on device_setting.device_no = layouts.device_no

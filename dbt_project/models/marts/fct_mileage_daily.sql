@@ -41,12 +41,32 @@ events as (
     where {{ devices_in_scope() }}
 ),
 
-spans as (
+-- a month all of whose rows were rejected has no rows to date it: it is a gated month from its first day to its last
+covered as (
     select
-        {{ kst_day('min(first_at)') }} as first_date,
-        {{ kst_day('max(last_at)') }} as last_date,
+        {{ kst_day('first_at') }} as first_date,
+        {{ kst_day('last_at') }} as last_date,
         device_no
     from raw_partition
+    union all
+    select
+        cast(concat(partition_gate.measured_month, '-01') as date) as first_date,
+        last_day(cast(concat(partition_gate.measured_month, '-01') as date)) as last_date,
+        partition_gate.device_no
+    from partition_gate
+    left join raw_partition
+        on
+            partition_gate.device_no = raw_partition.device_no
+            and partition_gate.measured_month = raw_partition.measured_month
+    where raw_partition.device_no is null
+),
+
+spans as (
+    select
+        min(first_date) as first_date,
+        max(last_date) as last_date,
+        device_no
+    from covered
     group by device_no
 ),
 

@@ -149,7 +149,7 @@ graded as (
             when gated_by is not null or distance_source = 'none' then 'D'
             when 'red' in (coalesce(odometer_gps_band, ''), coalesce(odometer_speed_band, '')) then 'D'
             when
-                distance_source <> 'odometer' or logged_day_count = 0
+                distance_source <> 'odometer' or logged_day_count = 0 or message_count = 0
                 or reset_count > 0 or rollback_count > 0
                 or coalesce(coverage_pct, 100e0) < {{ var('coverage_corrected_pct') }}
                 or is_mostly_repaired or is_boundary_open
@@ -194,6 +194,10 @@ select
             '; ',
             case when distance_source <> 'odometer' then concat('no odometer: distance from ', distance_source) end,
             case when logged_day_count = 0 then 'no rows: split of a silence by time' end,
+            case
+                when distance_source = 'odometer' and message_count = 0 and logged_day_count > 0
+                    then 'positions alone: no message of the car'
+            end,
             case when reset_count > 0 then 'odometer reset: a new epoch, kilometres at the change unknown' end,
             case when rollback_count > 0 then 'odometer turned back' end,
             case when jump_count > 0 then 'odometer jump excluded' end,
