@@ -30,10 +30,10 @@ lint: install
 	$(BIN)/python -m tests.lint_sql
 
 unit: install
-	$(BIN)/pytest tests/unit -n 2
+	$(BIN)/pytest tests/unit -n 2 --dist loadfile
 
 integration: install
-	$(BIN)/pytest tests/integration tests/e2e -n 2
+	$(BIN)/pytest tests/integration tests/e2e -n 2 --dist loadfile --durations 10
 
 dev: install
 	$(BIN)/baas dev
@@ -42,7 +42,7 @@ bench: install
 	$(BIN)/python benchmarks/bench.py
 
 accept: install
-	$(BIN)/python -m acceptance $(PART)
+	$(BIN)/python -m acceptance $(PART) $(if $(SEED),--seed $(SEED))
 
 lock: install
 	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock

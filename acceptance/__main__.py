@@ -24,7 +24,7 @@ _MADE = ("chain",)
 
 def main() -> int:
     """Run the parts asked for (all of them without an argument); the exit code."""
-    parser = argparse.ArgumentParser(prog="make accept", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m acceptance", description=__doc__)
     parser.add_argument("part", nargs="?", choices=PARTS, help="one part; all without")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulated fleets")
     parser.add_argument("--out", type=Path, default=PROJECT_ROOT / "docs" / "acceptance.md")

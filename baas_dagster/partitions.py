@@ -22,6 +22,7 @@ __all__ = [
     "PARTITIONS",
     "PartitionId",
     "current_month",
+    "device_of",
     "device_range_tags",
     "is_device_no",
     "is_month",
@@ -85,6 +86,11 @@ class PartitionId:
     def key(self) -> str:
         """The Dagster key; dimensions sort by name, so the device stands first."""
         return f"{self.device_no}|{self.measured_month}"
+
+
+def device_of(key: str) -> str:
+    """The device of a partition key, or the key itself where it is a device already."""
+    return key.partition("|")[0]
 
 
 def month_span(text: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import duckdb
 
-from baas_dagster.partitions import KST, PartitionId
+from baas_dagster.partitions import KST, PartitionId, device_of
 from baas_dagster.resources import code_hash, insert
 from baas_dagster.settings import DBT_PROJECT, Settings
 from baas_dagster.telemetry.columns import TableKind
@@ -135,12 +135,12 @@ class State:
                     continue
                 found[unit].append(WorkItem(unit, key, fingerprint, reason))
                 pending.add((unit, key))
-                pending_devices[unit].add(key.partition("|")[0])
+                pending_devices[unit].add(device_of(key))
         return found
 
     @staticmethod
     def _is_below_pending(unit: Unit, key: str, pending: set[tuple[Unit, str]], devices: dict[Unit, set[str]]) -> bool:
-        device = key.partition("|")[0]
+        device = device_of(key)
         if unit is Unit.DECISION:
             return device in devices[Unit.RAW_BMS]
         if unit is Unit.LOCAL:

@@ -465,7 +465,7 @@ class Bench:
         with self.chain(settings) as chain, checking.around(raw, "check_partition"):
             update(chain)
             runs = spans(chain.instance)
-            reported = sum(reporting_seconds(chain.instance, s, keys) for s in runs if s.job == "raw")
+            reported = sum(reporting_seconds(chain.instance, s) for s in runs if s.job == "raw")
             assets = {stage.job: len(stage.assets) for stage in chain.stages}
         overhead = {}
         for job in ("raw", "local"):
@@ -549,18 +549,18 @@ class Stopwatch:
             setattr(module, function, original)
 
 
-def reporting_seconds(instance: dg.DagsterInstance, run: Span, keys: int) -> float:
+def reporting_seconds(instance: dg.DagsterInstance, run: Span) -> float:
     """Seconds that logging the check evaluations of a run took, per asset from its last materialization on."""
     kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
-    last_made: dict[str, float] = {}
-    last_checked: dict[str, float] = {}
+    made: dict[dg.AssetKey, float] = {}
+    checked: dict[dg.AssetKey, float] = {}
     for record in instance.get_records_for_run(run.run_id, of_type=kinds).records:
-        event = record.event_log_entry.dagster_event
-        if event is None or event.asset_key is None:
-            raise SystemExit(f"an event of run {run.run_id} names no asset")
-        seen = last_made if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION else last_checked
-        seen[event.asset_key.to_user_string()] = record.event_log_entry.timestamp
-    return sum(last_checked[asset] - last_made[asset] for asset in last_checked)
+        event = record.event_log_entry.get_dagster_event()
+        if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            checked[event.asset_check_evaluation_data.asset_key] = record.event_log_entry.timestamp
+        elif event.asset_key is not None:
+            made[event.asset_key] = record.event_log_entry.timestamp
+    return sum(checked[asset] - made[asset] for asset in checked)
 
 
 def update(chain: Chain) -> None:

@@ -275,7 +275,8 @@ def build_mart_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
         models = _models(context, manifest)
         with warehouse.locked(), step(progress, "marts", len(devices), "devices"):
             with warehouse.open() as connection:
-                set_scope(connection, _months_of(connection, devices), {})
+                known = load(connection, settings).partitions
+                set_scope(connection, [p for p in known if p.device_no in set(devices)], {})
             _run_dbt(dbt, warehouse, settings, Unit.DEVICE, models, devices)
             with warehouse.open() as connection:
                 counts = _counted(connection, manifest, models, "device_no")
@@ -290,18 +291,6 @@ def build_mart_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
             yield report(context, table, found)
 
     return mart_models
-
-
-def _months_of(connection: duckdb.DuckDBPyConnection, devices: Sequence[str]) -> list[PartitionId]:
-    known = connection.execute(
-        """
-        select distinct device_no, measured_month from ops.unit_state
-        cross join lateral (select split_part(key, '|', 1) as device_no, split_part(key, '|', 2) as measured_month)
-        where unit = 'local' and split_part(key, '|', 1) in (select unnest(?::varchar[]))
-        """,
-        [list(devices)],
-    ).fetchall()
-    return [PartitionId(device, month) for device, month in known]
 
 
 _MINE = "device_no in (select unnest(?::varchar[]))"

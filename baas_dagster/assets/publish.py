@@ -35,12 +35,11 @@ _KEPT_VERSIONS = 3
 
 @dataclass(frozen=True)
 class Published:
-    """One published table: how it is made, and by which column a held device's rows are recognised."""
+    """One published table: how it is made and ordered; the marts can be held device by device."""
 
     name: str
     query: str
     order_by: str
-    device_column: str | None = "device_no"
     is_mart: bool = False
 
 
@@ -113,7 +112,6 @@ PUBLISHED: tuple[Published, ...] = (
         from first_copy union all from whole_file union all from copies
         """,
         "file_name, member nulls first",
-        None,
     ),
     Published(
         "rejected_row",
@@ -127,7 +125,6 @@ PUBLISHED: tuple[Published, ...] = (
             on left(p.sha256, 12) = left(r.source_file, 12)
         """,
         "file_name, source_row nulls first, reason",
-        None,
     ),
 )
 """The published contract (DESIGN 4), as far as it is delivered. Names and grains are fixed; columns may be added."""
@@ -173,9 +170,8 @@ def publish_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings, 
     connection.execute(f"attach '{fresh / 'fleet.duckdb'}' as fleet (storage_version '{SNAPSHOT_FORMAT}')")
     try:
         for table in _made(connection):
-            kept = holds if snapshot.exists() and table.device_column else []
             connection.execute(
-                f"create table fleet.main.{table.name} as select * from ({_query(connection, table, kept)}) "
+                f"create table fleet.main.{table.name} as select * from ({_query(connection, table, holds)}) "
                 f"order by {table.order_by}"
             )
             tables[table.name] = _write_parquet(connection, table, fresh, folder, old)
@@ -211,20 +207,24 @@ def _made(connection: duckdb.DuckDBPyConnection) -> list[Published]:
     return [table for table in PUBLISHED if not table.is_mart or table.name in marts]
 
 
-def _query(connection: duckdb.DuckDBPyConnection, table: Published, kept: list[str]) -> str:
-    """The table's rows; for held devices the rows of the last publish, where that had the table."""
-    if not kept:
+def _query(connection: duckdb.DuckDBPyConnection, table: Published, held: list[str]) -> str:
+    """The table's rows; of a mart, for held devices, the rows of the last publish instead.
+
+    The other tables always show what is: among them the check that holds a device.
+    """
+    if not held or not table.is_mart:
         return table.query
+    listed = ", ".join(f"'{d}'" for d in held)
+    current = f"select * from ({table.query}) where device_no not in ({listed})"
     there = connection.execute(
         "select count(*) from duckdb_tables() where database_name = 'last_published' and table_name = ?", [table.name]
     ).fetchall()[0][0]
-    listed = ", ".join(f"'{d}'" for d in kept)
     if not there:
-        return table.query
+        return current
     old = f"select * from last_published.main.{table.name} where device_no in ({listed})"
     if table.name == "fct_mileage_monthly":
         old = f"select * replace ('kept' as published_state) from ({old})"
-    return f"select * from ({table.query}) where device_no not in ({listed}) union all by name {old}"
+    return f"{current} union all by name {old}"
 
 
 def _rejected_view(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:

@@ -1,0 +1,235 @@
+"""`docs/data_dictionary.md`: meaning, unit, formula and minimum data of every published column.
+
+Belongs here: turning the dbt manifest into the page, and the words for the platform's own tables, which no dbt model
+makes. Does not belong here: meanings of mart columns; they stand in the YAML beside each model.
+
+`python -m baas_dagster.dictionary` writes the page; a test says whether the committed one is up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baas_dagster.settings import PROJECT_ROOT, Settings
+
+__all__ = ["PAGE", "PLATFORM_TABLES", "Column", "Table", "published_tables", "render"]
+
+PAGE = PROJECT_ROOT / "docs" / "data_dictionary.md"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One published column. ``unit``, ``formula`` and ``minimum_data`` are empty where there is none."""
+
+    name: str
+    data_type: str
+    meaning: str
+    unit: str = ""
+    formula: str = ""
+    minimum_data: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One published table."""
+
+    name: str
+    meaning: str
+    columns: tuple[Column, ...]
+
+
+_DEVICE = Column("device_no", "varchar", "Device number, 11 digits as text.")
+_SOURCE_FILE = Column(
+    "source_file",
+    "varchar",
+    "Identifier of the delivered content: first 12 hex digits of the landing file's SHA-256, then the path of the "
+    "member in it. The same as `source_file` in `lake/raw`.",
+)
+_KEPT_OUT = "NULL where it could not be read."
+
+PLATFORM_TABLES: tuple[Table, ...] = (
+    Table(
+        "device_decision",
+        "One row per device and decision: what the platform decided about a car from all its data, and how sure it "
+        "is. Sign of the current and scale of the voltage are decided per export layout, because a car's export can "
+        "change.",
+        (
+            _DEVICE,
+            Column(
+                "decision",
+                "varchar",
+                "What was decided: current_sign, voltage_scale, cell_count, temp_sensor_count, temp_sensor_map, "
+                "pack_type, chemistry, car_type, capacity_nominal_ah, insulation_cap_kohm.",
+            ),
+            Column(
+                "layout_id",
+                "varchar",
+                "Export layout the decision is for (form and spelling of the columns); NULL for one about the car.",
+            ),
+            Column("value", "varchar", "The decision as text; NULL where the data say nothing. Never a guess."),
+            Column(
+                "confidence",
+                "double",
+                "How sure it is, 0 to 1; 0 without evidence, 1 for a decision made by hand.",
+                formula="share of the evidence that agrees, weighed by how much there is",
+            ),
+            Column("n", "bigint", "Observations behind it.", unit="1"),
+            Column("evidence", "varchar", "The figures behind it, as JSON."),
+            Column("is_overridden", "boolean", "True when `decision_overrides.csv` made the decision."),
+        ),
+    ),
+    Table(
+        "partition_quality",
+        "One row per table, device, month and check: what was checked, how many rows failed, and one of them. A failed "
+        "check of severity gate keeps the month out; of severity hold, the device keeps its last published figures; "
+        "all others count and show.",
+        (
+            Column("measured_month", "varchar", "KST month, YYYY-MM."),
+            _DEVICE,
+            Column("table_name", "varchar", "Checked table: raw_bms, raw_gps, stg_bms, stg_gps, or a mart."),
+            Column("check_name", "varchar", "Name of the check or of the row rule."),
+            Column(
+                "severity",
+                "varchar",
+                "gate, hold, flag (pandera checks); no_value, suspect (row rules of the staging views: a listed "
+                "sentinel, or a value outside what physics allows).",
+            ),
+            Column("is_passed", "boolean", "True when no row failed."),
+            Column("rows_checked", "bigint", "Rows the check looked at.", unit="1"),
+            Column("rows_failed", "bigint", "Rows that failed.", unit="1"),
+            Column("example", "varchar", "A failed value and where it is; NULL when none failed."),
+        ),
+    ),
+    Table(
+        "delivery",
+        "One row per delivered file and member of an archive: what it held and what became of its rows. For BMS and "
+        "GPS members rows_read = rows_kept + rows_duplicate + rows_superseded + rows_rejected.",
+        (
+            Column("file_name", "varchar", "Path below the landing folder."),
+            Column("member", "varchar", "Path of the member inside the archive; NULL for a file that was not opened."),
+            _SOURCE_FILE,
+            Column("sha256", "varchar", "SHA-256 of the landing file."),
+            Column(
+                "kind", "varchar", "bms, gps, master (vehicle master) or unknown; NULL for a file that was not opened."
+            ),
+            Column("devices", "varchar[]", "Devices its rows belong to."),
+            Column("months", "varchar[]", "KST months its rows belong to, whatever the file name says."),
+            Column("rows_read", "bigint", "Data rows read; header, footer and dashes are none.", unit="1"),
+            Column("rows_rejected", "bigint", "Rows that could not be parsed; they are in rejected_row.", unit="1"),
+            Column("rows_kept", "bigint", "Rows that came into the raw partitions.", unit="1"),
+            Column("rows_duplicate", "bigint", "Rows that another kept row repeats.", unit="1"),
+            Column("rows_superseded", "bigint", "Rows that a later delivery replaced.", unit="1"),
+            Column(
+                "delivered_at",
+                "timestamp",
+                "When it was delivered: its time stamp inside the ZIP, else one in its name, else NULL.",
+            ),
+            Column(
+                "status",
+                "varchar",
+                "ok; partial (some rows rejected); failed; empty; ignored (no data); duplicate (content of another "
+                "file); deferred (waits for the next run).",
+            ),
+            Column("reason", "varchar", "Why it is not ok, in words a person can act on."),
+            Column("unknown_columns", "varchar[]", "Delivered columns the platform does not know; they are left out."),
+            Column("layout_id", "varchar", "Export layout: form and spelling of the columns."),
+            Column("encoding", "varchar", "Character encoding of a text file."),
+            Column("is_present", "boolean", "False when the file has left the landing; its rows stay."),
+        ),
+    ),
+    Table(
+        "rejected_row",
+        "One row per row that could not be read, and per file that could not: with file, line and reason.",
+        (
+            Column("file_name", "varchar", "Path below the landing folder, then the member of the archive."),
+            _SOURCE_FILE,
+            Column("source_row", "bigint", "Line in the member, counted from 1, the header included; NULL: the file."),
+            Column("reason", "varchar", "Why it was rejected."),
+            Column("text", "varchar", "The row, first 500 characters."),
+            Column("device_no", "varchar", f"Device number of the row. {_KEPT_OUT}"),
+            Column("measured_month", "varchar", f"KST month of the row. {_KEPT_OUT}"),
+        ),
+    ),
+)
+"""The published tables that no dbt model makes."""
+
+_KEYS = ("device_no", "measured_month", "service_date", "event_id")
+"""Columns a reader looks for first; the models have partition columns last."""
+
+
+def published_tables(manifest: Mapping[str, Any]) -> tuple[Table, ...]:
+    """All published tables: marts from the dbt manifest, then the platform's own."""
+    nodes = [n for n in manifest["nodes"].values() if n["resource_type"] == "model" and n["schema"] == "marts"]
+    marts = tuple(_mart(node) for node in sorted(nodes, key=lambda n: str(n["name"])))
+    return (*marts, *PLATFORM_TABLES)
+
+
+def _mart(node: Mapping[str, Any]) -> Table:
+    columns = [_column(column) for column in node["columns"].values()]
+    first = [column for name in _KEYS for column in columns if column.name == name]
+    return Table(str(node["name"]), _flat(node["description"]), (*first, *(c for c in columns if c not in first)))
+
+
+def _column(column: Mapping[str, Any]) -> Column:
+    meta = column.get("config", {}).get("meta") or column.get("meta") or {}
+    unit = str(meta.get("unit", ""))
+    return Column(
+        str(column["name"]),
+        str(column["data_type"]),
+        _flat(column["description"]),
+        "" if unit == "none" else unit,
+        _flat(meta.get("formula", "")),
+        _flat(meta.get("minimum_data", "")),
+    )
+
+
+def _flat(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def render(tables: tuple[Table, ...]) -> str:
+    """The page as Markdown."""
+    lines = [
+        "# Data dictionary",
+        "",
+        "Generated by `python -m baas_dagster.dictionary` from the YAML beside the dbt models; do not edit by hand.",
+        "The tables are in `publish/fleet.duckdb` (schema `main`) and, one folder each, below `publish/parquet/`.",
+        "Times are KST without a zone. A figure that cannot be stated is NULL, never 0.",
+        "",
+        *(f"* [{table.name}](#{table.name})" for table in tables),
+    ]
+    for table in tables:
+        lines += ["", f"## {table.name}", "", table.meaning, ""]
+        lines += ["| column | type | unit | meaning | formula | minimum data |", "|---|---|---|---|---|---|"]
+        for c in table.columns:
+            cells = (f"`{c.name}`", c.data_type, c.unit, c.meaning, c.formula, c.minimum_data)
+            lines.append("| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write the page, or with `--check` only say whether it is up to date."""
+    parser = argparse.ArgumentParser(prog="python -m baas_dagster.dictionary", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when it is out of date")
+    parser.add_argument("--out", type=Path, default=PAGE)
+    asked = parser.parse_args()
+    from baas_dagster.resources import dbt_manifest
+
+    text = render(published_tables(dbt_manifest(Settings())))
+    if asked.check:
+        if not asked.out.exists() or asked.out.read_text(encoding="utf-8") != text:
+            print(f"{asked.out} is out of date: run python -m baas_dagster.dictionary", file=sys.stderr)
+            return 1
+        return 0
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
