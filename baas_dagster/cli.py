@@ -65,13 +65,21 @@ class Bars:
 
 
 def _settings() -> Settings:
+    """Settings of the environment; what cannot be used there is a usage error with its reason."""
+    from baas_dagster.telemetry.decisions import read_overrides
+
     try:
-        return Settings()
-    except ValidationError as error:
+        settings = Settings()
+        read_overrides(settings.overrides)
+    except ValueError as error:
+        if not isinstance(error, ValidationError):
+            errors.print(str(error), style="red", highlight=False)
+            raise typer.Exit(_USAGE) from None
         for problem in error.errors():
             name = "BAAS_" + "_".join(str(part) for part in problem["loc"]).upper()
             errors.print(f"{name}: {problem['msg']} (is {problem['input']!r})", style="red", highlight=False)
         raise typer.Exit(_USAGE) from None
+    return settings
 
 
 def _quiet() -> None:
@@ -136,6 +144,10 @@ def _summary(settings: Settings, *, failed: bool) -> int:
     for name, value in view.figures:
         table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:,.1f}")
     console.print(table)
+    if view.is_landing_empty:
+        console.print(
+            f"the landing {settings.landing_dir} holds no files", style="yellow", highlight=False, soft_wrap=True
+        )
     if view.months:
         months = Table("device", "month", "km", "+- km", "coverage %", "grade", "why", title="Mileage")
         for row in view.months[-40:]:
@@ -223,6 +235,7 @@ def doctor(
 ) -> None:
     """Check lake, warehouse, snapshot and locks."""
     settings = _settings()
+    _quiet()
     from baas_dagster.doctor import examine
 
     found = examine(settings, repair=repair)

@@ -10,6 +10,12 @@ create schema if not exists marts;
 create table if not exists ops.landing_file (
     path varchar primary key, size bigint, mtime_ns bigint, sha256 varchar, is_present boolean,
 );
+-- The name a content goes by: of its copies that are there the first by file name, then by folder, whichever came first.
+create or replace view ops.first_path as
+select
+    sha256,
+    min_by(path, (case when is_present then '0' else '1' end) || parse_filename(path) || chr(1) || path) as path,
+from ops.landing_file group by sha256;
 -- One row per content: a file that arrives twice is parsed once. `read_as` is the name that a plain file was read under.
 create table if not exists ops.delivered_file (
     sha256 varchar primary key, parser varchar, read_as varchar, status varchar, reason varchar, parsed_at timestamp,

@@ -19,6 +19,11 @@ class Overview:
     months: tuple[tuple[str, ...], ...]
     problems: tuple[str, ...]
 
+    @property
+    def is_landing_empty(self) -> bool:
+        """True where no file is in the landing now."""
+        return self.figures[0][1] == 0
+
 
 def overview(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Overview:
     """Where things stand."""
@@ -62,13 +67,12 @@ def _problems(connection: duckdb.DuckDBPyConnection) -> list[str]:
         f"{path}{f': {member}' if member else ''}: {reason}"
         for path, member, reason in connection.execute(
             """
-            with first_path as (select sha256, min(path) as path from ops.landing_file group by sha256)
             select p.path, m.member, m.reason
-            from ops.delivered_member as m inner join first_path as p using (sha256)
+            from ops.delivered_member as m inner join ops.first_path as p using (sha256)
             where m.status = 'failed'
             union all
             select p.path, null, f.reason
-            from ops.delivered_file as f inner join first_path as p using (sha256)
+            from ops.delivered_file as f inner join ops.first_path as p using (sha256)
             where f.status = 'failed' and f.sha256 not in (select sha256 from ops.delivered_member)
             order by 1, 2 nulls first
             """

@@ -38,8 +38,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(default=Path(".baas"), description="Everything the platform writes lives below this folder.")
     landing: Path | None = Field(default=None, description="Where deliveries arrive; default `landing` below home.")
-    outside_master: Path | None = Field(
-        default=None, description="CSV `device_no,decision,layout_id,value` that overrides decisions; default in home."
+    overrides_file: Path | None = Field(
+        default=None,
+        description="CSV device_no,decision,layout_id,value of decisions by hand; default decision_overrides.csv in home.",
     )
 
     # --- intake ---
@@ -117,7 +118,7 @@ class Settings(BaseSettings):
     @cached_property
     def overrides(self) -> Path:
         """Decisions made by hand."""
-        return (self.outside_master or self.root / "decision_overrides.csv").expanduser().absolute()
+        return (self.overrides_file or self.root / "decision_overrides.csv").expanduser().absolute()
 
     def numbers_hash(self) -> str:
         """Hash of every number that changes a figure; part of all fingerprints."""

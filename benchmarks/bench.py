@@ -653,7 +653,7 @@ def show(found: Figures) -> None:
     print()
     for name, t in found["targets"].items():
         verdict = "met" if t["met"] else "MISSED"
-        print(f"{name:<24}{t['measured']:>10,.2f} {t['unit']:<3}{t['is']} {t['limit']:>7,.0f} {verdict:<7} {t['what']}")
+        print(f"{name:<24}{t['measured']:>10,.2f} {t['unit']:<3}{t['is']} {t['limit']:>8,.1f} {verdict:<7} {t['what']}")
 
 
 def main() -> None:

@@ -70,7 +70,8 @@ PUBLISHED: tuple[Published, ...] = (
         "delivery",
         """
         with paths as (
-            select sha256, path, is_present, min(path) over (partition by sha256) as first_path from ops.landing_file
+            select l.sha256, l.path, l.is_present, f.path as first_path
+            from ops.landing_file as l inner join ops.first_path as f using (sha256)
         ),
         spread as (
             select
@@ -80,7 +81,9 @@ PUBLISHED: tuple[Published, ...] = (
             from ops.delivered_slice group by source_file
         ),
         used as (
-            select source_file, sum(kept) as kept, sum(duplicates) as duplicates, sum(superseded) as superseded
+            select
+                source_file, sum(kept)::bigint as kept, sum(duplicates)::bigint as duplicates,
+                sum(superseded)::bigint as superseded,
             from ops.raw_source group by source_file
         ),
         first_copy as (
@@ -121,7 +124,7 @@ PUBLISHED: tuple[Published, ...] = (
                 as file_name,
             r.source_file, r.source_row, r.reason, r.text, r.device_no, r.measured_month,
         from rejected_rows as r
-        inner join (select sha256, min(path) as path from ops.landing_file group by sha256) as p
+        inner join ops.first_path as p
             on left(p.sha256, 12) = left(r.source_file, 12)
         """,
         "file_name, source_row nulls first, reason",

@@ -143,7 +143,8 @@ class Layout:
             {column: tuple(at) for column, at in by_name.items()},
             {column: tuple(sorted(at)) for column, at in by_number.items()},
             tuple(left_out),
-            _hash(kind.value, family, spelled),
+            # by the names as they are spelled: two exports that differ in nothing else may still differ in sign
+            _hash(kind.value, family, [name.strip().strip("\ufeff\"'").strip() for name in names]),
         )
 
     @property

@@ -151,7 +151,7 @@ def test_a_full_disk_fails_one_partition_and_the_rest_goes_on(
         failed = chain.state().failed()
         assert [(unit, key) for unit, key, _ in failed] == [(Unit.RAW_BMS, f"{DEVICES[1]}|2023-02")]
         with duckdb.connect(str(home.publish / "fleet.duckdb"), read_only=True) as reader:
-            rows = reader.sql("select count(*) from fct_mileage_monthly where distance_km is not null").fetchall()
+            rows = reader.sql("select count(*) from fct_mileage_monthly where message_count > 0").fetchall()
         assert rows == [(5,)], "every other month is published"
         assert chain.run(Asked()).errors == []
     assert contents(home) == expected
@@ -185,6 +185,11 @@ def test_usage_errors_end_with_two_and_a_reason(homes: Homes) -> None:
         found = baas(home, *arguments)
         assert found.returncode == 2
         assert reason in found.stderr
+    home.overrides.write_text("device_no,decision,layout_id,value\n01290004001,colour,,red\n", encoding="utf-8")
+    for command in ("run", "status"):
+        found = baas(home, command)
+        assert found.returncode == 2
+        assert "decision_overrides.csv line 2" in found.stderr
 
 
 def test_a_broken_warehouse_is_rebuilt_from_the_landing(homes: Homes, expected: dict[str, tuple[int, str]]) -> None:
