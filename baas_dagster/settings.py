@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     landing: Path | None = Field(default=None, description="Where deliveries arrive; default `landing` below home.")
     overrides_file: Path | None = Field(
         default=None,
-        description="CSV device_no,decision,layout_id,value of decisions by hand; default decision_overrides.csv in home.",
+        description="CSV device_no,decision,layout_id,value: made by hand; default decision_overrides.csv in home.",
     )
 
     # --- intake ---

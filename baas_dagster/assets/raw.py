@@ -28,7 +28,7 @@ from baas_dagster.partitions import PARTITIONS, PartitionId
 from baas_dagster.progress import Progress, step
 from baas_dagster.resources import Lake, Warehouse, insert
 from baas_dagster.schemas.outcome import Outcome, Severity
-from baas_dagster.schemas.raw import CHECKED_COLUMNS, check_partition
+from baas_dagster.schemas.raw import CHECKED_COLUMNS, RawPartition, check_partitions
 from baas_dagster.settings import Settings
 from baas_dagster.state import Unit, load, mark, mark_failed
 from baas_dagster.telemetry.clean import Delivered, SourceCount, merge
@@ -50,6 +50,7 @@ class _Made:
     first_at: Any = None
     last_at: Any = None
     path: str | None = None
+    checked: pl.DataFrame | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str | None = None
@@ -116,14 +117,7 @@ def _make(
         rows = pl.read_parquet(target, columns=columns, hive_partitioning=False)
         made.rows = rows.height
         made.first_at, made.last_at = rows["time"][0], rows["time"][-1]
-        limits = {
-            "rejected_share": settings.max_rejected_share,
-            "conflicting_share": settings.max_conflicting_share,
-            "interleaved_share": settings.max_interleaved_share,
-        }
-        made.outcomes = check_partition(
-            kind, rows, part.device_no, part.measured_month, made.rejected, made.conflicting, limits
-        )
+        made.checked = rows.select(CHECKED_COLUMNS[kind])
         if kind is TableKind.BMS:
             made.evidence = evidence(rows)
     except OSError as error:
@@ -131,6 +125,24 @@ def _make(
     finally:
         progress.advance(1)
     return made
+
+
+def _check(kind: TableKind, made: Sequence[_Made], settings: Settings) -> None:
+    """The checks of all partitions of a run."""
+    limits = {
+        "rejected_share": settings.max_rejected_share,
+        "conflicting_share": settings.max_conflicting_share,
+        "interleaved_share": settings.max_interleaved_share,
+    }
+    there = [
+        RawPartition(m.part.device_no, m.part.measured_month, m.checked, m.rejected, m.conflicting)
+        for m in made
+        if m.checked is not None and m.error is None
+    ]
+    found = check_partitions(kind, there, limits)
+    for m in made:
+        m.outcomes = m.outcomes or found.get((m.part.device_no, m.part.measured_month), [])
+        m.checked = None
 
 
 def _as_lake_table(kind: TableKind, rows: pl.DataFrame) -> pa.Table:
@@ -230,6 +242,7 @@ def _run(
         make = partial(_make, kind, lake, settings, slices, progress)
         made = in_parallel(make, parts, settings.worker_threads)
         lake.empty_path(kind)
+        _check(kind, made, settings)
         _record(connection, kind, made, state.made[Unit.raw(kind)])
     good = [m for m in made if m.error is None]
     shown = {

@@ -17,7 +17,7 @@ import pandera.polars as pa
 import polars as pl
 from pandera.errors import SchemaErrors
 
-__all__ = ["Outcome", "Severity", "check_names", "outcomes", "outcomes_by"]
+__all__ = ["Outcome", "Severity", "check_names", "outcomes_by"]
 
 
 class Severity(StrEnum):
@@ -49,19 +49,15 @@ def check_names(schema: pa.DataFrameSchema) -> list[tuple[str | None, str]]:
     return found
 
 
-def outcomes(schema: pa.DataFrameSchema, frame: pl.DataFrame, severities: dict[str, Severity]) -> list[Outcome]:
-    """One outcome per check of `schema`; `severities` names those that do more than flag.
-
-    A wrong type or a missing column is the outcome `schema` of the severest kind: structure. Errors of the checks
-    themselves raise: a broken check is no bad data.
-    """
-    return outcomes_by(schema, frame, severities, [])[()]
-
-
 def outcomes_by(
     schema: pa.DataFrameSchema, frame: pl.DataFrame, severities: dict[str, Severity], by: Sequence[str]
 ) -> dict[tuple[str, ...], list[Outcome]]:
-    """The same for each group of rows that shares the columns `by`; the frame is validated once for all groups."""
+    """One outcome per check of `schema` for each group of rows that shares the columns `by` (none: the whole frame).
+
+    `severities` names the checks that do more than flag. The frame is validated once for all groups. A wrong type or a
+    missing column is the outcome `schema` of the severest kind: structure. Errors of the checks themselves raise: a
+    broken check is no bad data.
+    """
     groups: dict[tuple[str, ...], int] = {(): frame.height}
     if by:
         groups = {tuple(map(str, key)): size for *key, size in frame.group_by(by).len().iter_rows()}

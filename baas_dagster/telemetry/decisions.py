@@ -150,25 +150,39 @@ def _device_evidence(rows: pl.DataFrame) -> Evidence:
     # the 99th percentile of a month, as a count above the ceiling, adds up over months
     found["cell_max_rows"] = top.len()
     found["cell_max_above_lfp"] = int((top > _LFP_CEILING_MV).sum())
-    temps = rows["mod_temp_dc"].drop_nulls()
-    if temps.len():
-        width = int(temps.list.len().max() or 0)  # type: ignore[arg-type]
-        per = [temps.list.get(i, null_on_oob=True).drop_nulls() for i in range(width)]
-        found["temps"] = [
-            {
-                "n": p.len(),
-                "valid": int((~p.is_in(_TEMP_SENTINELS_DC)).sum()),
-                "zero": int((p == 0).sum()),
-                "distinct": sorted(p.unique().to_list())[:12],
-            }
-            for p in per
-        ]
+    temps = _temp_evidence(rows["mod_temp_dc"].drop_nulls())
+    if temps:
+        found["temps"] = temps
     insulation = rows["insul_resistance"].drop_nulls()
     if insulation.len():
         highest = float(insulation.max())  # type: ignore[arg-type]
         found["insulation"] = {
             "max": highest, "at_max": int((insulation == highest).sum()), "n": insulation.len(),
         }  # fmt: skip
+    return found
+
+
+def _temp_evidence(temps: pl.Series) -> list[Evidence]:
+    """Per position of the list: readings, those that are no sentinel, zeros, and the lowest 12 distinct values."""
+    lengths = temps.list.len().to_numpy().astype(np.int64)
+    if not lengths.size or not lengths.max():
+        return []
+    values = temps.filter(temps.list.len() > 0).explode().cast(pl.Float64).to_numpy()
+    row = np.repeat(np.arange(lengths.size), lengths)
+    position = np.arange(values.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    table = np.full((lengths.size, int(lengths.max())), np.nan)
+    table[row, position] = values
+    found: list[Evidence] = []
+    for readings in table.T:
+        there = readings[np.isfinite(readings)]
+        found.append(
+            {
+                "n": int(there.size),
+                "valid": int(np.sum(~np.isin(there, _TEMP_SENTINELS_DC))),
+                "zero": int(np.sum(there == 0)),
+                "distinct": [int(v) for v in np.unique(there)[:12]],
+            }
+        )
     return found
 
 
