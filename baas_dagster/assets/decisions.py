@@ -123,7 +123,8 @@ def device_decision(
                 "decisions": dg.MetadataValue.md(_table(made)),
             }
         state = load(connection, settings)
-        mark(connection, Unit.DECISION, {d: state.made[Unit.DECISION].get(d, "") for d in devices})
+        made_from = state.made[Unit.DECISION]
+        mark(connection, Unit.DECISION, {d: made_from[d] for d in devices if d in made_from})
         connection.execute("commit")
     return materialized(context, "device_decision", shown)
 

@@ -56,12 +56,14 @@ class _Translator(DagsterDbtTranslator):
         return str(dbt_resource_props["fqn"][1])
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
-        """A staging view reads the lake through a macro that dbt cannot see: its raw partition is upstream."""
+        """A staging view reads the lake through a macro that dbt cannot see: its raw partition is upstream.
+
+        It reads the device's decisions too, but is not declared below them: a device maps to all months there are, so
+        a backfill of two months would run all of them. That a decision changed is seen by the fingerprints.
+        """
         spec = super().get_asset_spec(manifest, unique_id, project)
         upstream = {"stg_bms": "raw_bms", "stg_gps": "raw_gps"}.get(spec.key.to_user_string())
-        if upstream is not None and not any(d.asset_key == dg.AssetKey(upstream) for d in spec.deps):
-            spec = spec.replace_attributes(deps=[*spec.deps, dg.AssetDep(upstream)])
-        return spec
+        return spec if upstream is None else spec.replace_attributes(deps=[dg.AssetDep(upstream)])
 
 
 def _specs(manifest: Mapping[str, Any], select: str) -> list[dg.AssetSpec]:
@@ -87,7 +89,7 @@ def _run_dbt(
     except DbtFailed as error:
         with warehouse.open() as connection:
             wanted = load(connection, settings).wanted[unit]
-            mark_failed(connection, unit, {key: wanted.get(key, "") for key in keys}, str(error))
+            mark_failed(connection, unit, {key: wanted[key] for key in keys if key in wanted}, str(error))
         raise dg.Failure(f"dbt: {error}") from error
 
 
@@ -135,7 +137,7 @@ def build_local_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
                     _write_value_counts(connection, parts)
                 if set(models) == {k.to_user_string() for k in local_models.keys}:
                     made = load(connection, settings).made[Unit.LOCAL]
-                    mark(connection, Unit.LOCAL, {key: made.get(key, "") for key in keys})
+                    mark(connection, Unit.LOCAL, {key: made[key] for key in keys if key in made})
             progress.advance(len(parts))
         for model in models:
             yield materialized(context, model, {k: _metadata(counts, model, k) for k in keys})
@@ -283,7 +285,7 @@ def build_mart_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
                 outcomes = _check(connection, models, devices)
                 if set(models) == {k.to_user_string() for k in mart_models.keys}:
                     made = load(connection, settings).made[Unit.DEVICE]
-                    mark(connection, Unit.DEVICE, {d: made.get(d, "") for d in devices})
+                    mark(connection, Unit.DEVICE, {d: made[d] for d in devices if d in made})
             progress.advance(len(devices))
         for model in models:
             yield materialized(context, model, {d: _metadata(counts, model, d) for d in devices})

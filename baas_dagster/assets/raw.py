@@ -218,10 +218,12 @@ def _record(
                 for layout, found in m.evidence.items()
             ],
         )
-    mark(connection, Unit.raw(kind), {m.part.key: fingerprints.get(m.part.key, "") for m in good})
-    for m in made:
+    # a partition that was never delivered can be asked for in the UI; it stays unknown
+    known = [m for m in made if m.part.key in fingerprints]
+    mark(connection, Unit.raw(kind), {m.part.key: fingerprints[m.part.key] for m in known if m.error is None})
+    for m in known:
         if m.error is not None:
-            mark_failed(connection, Unit.raw(kind), {m.part.key: fingerprints.get(m.part.key, "")}, m.error)
+            mark_failed(connection, Unit.raw(kind), {m.part.key: fingerprints[m.part.key]}, m.error)
     connection.execute("commit")
 
 

@@ -135,6 +135,30 @@ def test_a_run_whose_process_is_gone_is_marked_as_failed(homes: Homes) -> None:
         assert found.status is dg.DagsterRunStatus.FAILURE
 
 
+def test_a_partition_that_was_never_delivered_stays_unknown(homes: Homes) -> None:
+    home = homes.new()
+    deliver(home.landing_dir, ONE)
+    with homes.chain(home) as chain:
+        chain.run(Asked())
+        tags = {
+            "dagster/asset_partition_range_start": f"{ONE}|2022-11",
+            "dagster/asset_partition_range_end": f"{ONE}|2023-01",
+        }
+        for job in ("raw", "local"):
+            made = chain.definitions.resolve_job_def(job)
+            assert made.execute_in_process(instance=chain.instance, tags=tags).success
+        state = chain.state()
+    assert [p.key for p in state.partitions] == [f"{ONE}|2023-01"]
+    assert [unit for unit, work in state.plan().items() if work] == []
+
+
+def test_local_models_are_not_declared_below_the_decisions_of_all_months(homes: Homes) -> None:
+    graph = build(homes.new()).definitions.get_repository_def().asset_graph
+    for name in ("stg_bms", "stg_gps"):
+        parents = {key.to_user_string() for key in graph.get(dg.AssetKey(name)).parent_keys}
+        assert parents == {name.replace("stg", "raw")}
+
+
 def test_a_range_against_the_order_of_registration_is_refused(homes: Homes) -> None:
     home = homes.new()
     with homes.chain(home) as chain:
