@@ -38,8 +38,8 @@ def examine(settings: Settings, *, repair: bool) -> Findings:
     warehouse = Warehouse.of(settings)
     try:
         with warehouse.locked(timeout_s=5):
-            _warehouse_file(settings, warehouse, found, repair=repair)
-            if settings.warehouse.exists() or repair:
+            is_usable = _warehouse_file(settings, warehouse, found, repair=repair)
+            if is_usable:
                 with warehouse.open() as connection:
                     _raw_files(connection, settings, found, repair=repair)
                     _slices(connection, settings, found, repair=repair)
@@ -55,10 +55,11 @@ def examine(settings: Settings, *, repair: bool) -> Findings:
     return found
 
 
-def _warehouse_file(settings: Settings, warehouse: Warehouse, found: Findings, *, repair: bool) -> None:
+def _warehouse_file(settings: Settings, warehouse: Warehouse, found: Findings, *, repair: bool) -> bool:
+    """True where the warehouse can be read, or has been moved aside for a new one."""
     if not settings.warehouse.exists():
         found.notes.append("no warehouse yet: nothing has been run")
-        return
+        return False
     try:
         with warehouse.open() as connection:
             connection.execute("select count(*) from ops.unit_state").fetchall()
@@ -74,6 +75,8 @@ def _warehouse_file(settings: Settings, warehouse: Warehouse, found: Findings, *
             settings.warehouse.replace(aside)
             settings.warehouse.with_suffix(".duckdb.wal").unlink(missing_ok=True)
             found.notes.append(f"moved aside to {aside.name}; everything in it is made again from the landing")
+        return repair
+    return True
 
 
 def _raw_files(connection: duckdb.DuckDBPyConnection, settings: Settings, found: Findings, *, repair: bool) -> None:

@@ -133,7 +133,8 @@ class Warehouse(DuckDBResource):
         """A connection, with the platform's own tables in place. Not to be held while dbt runs."""
         with self.locked(timeout_s):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.get_connection() as connection:
+            # the lock has been waited for: retrying to open, as the resource would, only delays a real error
+            with duckdb.connect(self.database) as connection:
                 connection.execute(f"set memory_limit = '{self.memory_limit}'")
                 connection.execute(f"set threads = {self.threads}")
                 connection.execute("set preserve_insertion_order = false")

@@ -48,7 +48,7 @@ PLAN = st.fixed_dictionaries(
 
 
 @given(plan=PLAN)
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_of_arrivals_and_runs_gives_the_same_tables(
     plan: dict[str, object], tiny: tuple[Path, Path], parsed_dbt: Path
 ) -> None:

@@ -79,9 +79,16 @@ calendar as (
     {{ cross_join_days('spans.first_date', 'spans.last_date') }}
 ),
 
--- the source the car's distance comes from
+-- the source the car's distance comes from; a step over midnight that belongs to one side as a whole would be off by
+-- the larger of its two parts
 own_pieces as (
-    select pieces.*
+    select
+        pieces.*,
+        case
+            when pieces.from_date < pieces.service_date or pieces.to_date > pieces.service_date
+                then greatest(pieces.scaled_km, pieces.segment_scaled_km - pieces.scaled_km)
+            else 0e0
+        end as open_km
     from pieces
     inner join distance_source
         on pieces.device_no = distance_source.device_no and pieces.source = distance_source.distance_source
@@ -90,18 +97,11 @@ own_pieces as (
 distance_day as (
     select
         service_date,
-        sum(scaled_km) as distance_km,
-        sum(unlogged_km) as unlogged_km,
-        sum(repaired_km) as repaired_km,
-        sum(uncertain_km) as step_uncertain_km,
-        -- a step over midnight that belongs to one side as a whole would be off by the larger of its two parts
-        sum(
-            case
-                when from_date < service_date or to_date > service_date
-                    then greatest(scaled_km, segment_scaled_km - scaled_km)
-                else 0e0
-            end
-        ) as boundary_uncertain_km,
+        cast(sum({{ fixed('scaled_km') }}) as double) as distance_km,
+        cast(sum({{ fixed('unlogged_km') }}) as double) as unlogged_km,
+        cast(sum({{ fixed('repaired_km') }}) as double) as repaired_km,
+        cast(sum({{ fixed('uncertain_km') }}) as double) as step_uncertain_km,
+        cast(sum({{ fixed('open_km') }}) as double) as boundary_uncertain_km,
         device_no
     from own_pieces
     group by device_no, service_date
@@ -110,9 +110,9 @@ distance_day as (
 witness_day as (
     select
         service_date,
-        sum(km) filter (where source = 'speed' and kind <> 'bridge') as distance_speed_km,
-        sum(km) filter (where source = 'gps') as distance_gps_km,
-        sum(unlogged_km) filter (where source = 'gps') as bridged_gps_km,
+        cast(sum({{ fixed('km') }}) filter (where source = 'speed' and kind <> 'bridge') as double) as distance_speed_km,
+        cast(sum({{ fixed('km') }}) filter (where source = 'gps') as double) as distance_gps_km,
+        cast(sum({{ fixed('unlogged_km') }}) filter (where source = 'gps') as double) as bridged_gps_km,
         device_no
     from pieces
     group by device_no, service_date
@@ -134,7 +134,7 @@ last_reading as (
 after_reading as (
     select
         pieces.service_date,
-        sum(pieces.km) as after_km,
+        cast(sum({{ fixed('pieces.km') }}) as double) as after_km,
         pieces.device_no
     from pieces
     left join last_reading
