@@ -11,7 +11,7 @@ import pytest
 
 from baas_dagster.definitions import build
 from baas_dagster.resources import dbt_manifest
-from baas_dagster.runs import Chain, instance_of
+from baas_dagster.runs import Asked, Chain, instance_of
 from baas_dagster.settings import Settings
 
 REAL_LOGS = Path(__file__).resolve().parents[2] / "shared" / "data" / "landing"
@@ -69,3 +69,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tiny")
     simulate(folder / "landing", folder / "truth", STANDARD_FLEETS["tiny"], seed=1)
     return folder / "landing", folder / "truth"
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: Path, tiny: tuple[Path, Path]) -> Settings:
+    """A home after one run over the fleet `tiny`; tests only read it."""
+    homes = Homes(tmp_path_factory.mktemp("ran"), parsed_dbt)
+    settings = homes.new(tiny[0])
+    with homes.chain(settings) as chain:
+        done = chain.run(Asked())
+    assert done.errors == []
+    return settings

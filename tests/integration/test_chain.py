@@ -6,7 +6,6 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-import pytest
 
 from baas_dagster.runs import Asked, Chain
 from baas_dagster.settings import Settings
@@ -19,17 +18,6 @@ def published(settings: Settings, query: str) -> pl.DataFrame:
         found = pl.from_arrow(reader.sql(query).to_arrow_table())
     assert isinstance(found, pl.DataFrame)
     return found
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: Path, tiny: tuple[Path, Path]) -> Settings:
-    """A home after one run over the fleet; the tests of this module only read it."""
-    homes = Homes(tmp_path_factory.mktemp("ran"), parsed_dbt)
-    settings = homes.new(tiny[0])
-    with homes.chain(settings) as chain:
-        done = chain.run(Asked())
-    assert done.errors == []
-    return settings
 
 
 def test_every_month_of_every_car_is_within_its_stated_uncertainty(ran: Settings, tiny: tuple[Path, Path]) -> None:

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import duckdb
 import pytest
 
 from baas_dagster.dictionary import published_tables
 from baas_dagster.resources import dbt_manifest
-from baas_dagster.runs import Asked
 from baas_dagster.settings import PROJECT_ROOT, Settings
-from tests.conftest import Homes
 
 PAGE = (PROJECT_ROOT / "docs" / "queries.md").read_text(encoding="utf-8")
 QUERIES: dict[str, str] = dict(re.findall(r"^## (.+?)\n.*?```sql\n(.+?)```", PAGE, flags=re.DOTALL | re.MULTILINE))
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: Path, tiny: tuple[Path, Path]) -> Settings:
-    """A home after one run over the fleet; the tests of this module only read it."""
-    homes = Homes(tmp_path_factory.mktemp("queries"), parsed_dbt)
-    settings = homes.new(tiny[0])
-    with homes.chain(settings) as chain:
-        done = chain.run(Asked())
-    assert done.errors == []
-    return settings
 
 
 @pytest.fixture
