@@ -111,6 +111,7 @@ Figures = dict[str, Any]
 
 def unpack(archives: Sequence[Path], folder: Path) -> list[Path]:
     """Unpack every archive below `folder`, on all cores."""
+    folder.mkdir(parents=True, exist_ok=True)  # two archives that both make it would be in each other's way
 
     def one(archive: Path) -> list[Path]:
         with zipfile.ZipFile(archive) as opened:
