@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -19,7 +20,7 @@ from dagster import BetaWarning, PreviewWarning
 from baas_dagster.settings import PROJECT_ROOT
 
 PARTS = ("chain", "battery", "anomalies", "operation")
-_MADE = ("chain",)
+_MADE = ("chain", "battery")
 
 
 def main() -> int:
@@ -35,15 +36,22 @@ def main() -> int:
         return 0
     for category in (BetaWarning, PreviewWarning):
         warnings.simplefilter("ignore", category)
-    from acceptance.chain import accept
-    from acceptance.page import misses, render
+    from acceptance import battery, chain
+    from acceptance.page import misses, put, render
+    from acceptance.runs import Runs
 
-    started = time.monotonic()
-    sections = accept(asked.seed, asked.keep)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(render(sections, asked.seed, time.monotonic() - started), encoding="utf-8")
-    for title, figure in misses(sections):
-        print(f"MISSED {title}: {figure.name}: {figure.measured} (target {figure.target})")
+    accepts = {"chain": chain.accept, "battery": battery.accept}
+    page = asked.out.read_text(encoding="utf-8") if asked.out.exists() else ""
+    with tempfile.TemporaryDirectory(prefix="acceptance-") as temporary:
+        runs = Runs(asked.seed, asked.keep or Path(temporary))
+        for part in [asked.part] if asked.part else _MADE:
+            started = time.monotonic()
+            sections = accepts[part](runs)
+            page = put(page, part, render(part, sections, asked.seed, time.monotonic() - started))
+            asked.out.parent.mkdir(parents=True, exist_ok=True)
+            asked.out.write_text(page, encoding="utf-8")
+            for title, figure in misses(sections):
+                print(f"MISSED {part}: {title}: {figure.name}: {figure.measured} (target {figure.target})")
     print(f"written: {asked.out}")
     return 0
 

@@ -6,11 +6,8 @@ how a figure is compared (``compare``).
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
-import duckdb
 import polars as pl
 
 from acceptance.compare import (
@@ -25,74 +22,36 @@ from acceptance.compare import (
     unexpected_events,
 )
 from acceptance.figures import Figure, Section
-from baas_dagster.definitions import build
-from baas_dagster.runs import Asked, Chain, instance_of
-from baas_dagster.settings import PROJECT_ROOT, Settings, sql_vars
-from baas_dagster.simulator import STANDARD_FLEETS, simulate
+from acceptance.runs import Ran, Runs, Snapshot
+from baas_dagster.settings import sql_vars
+from baas_dagster.simulator import STANDARD_FLEETS
 
-__all__ = ["FLEETS", "REAL_LOGS", "accept"]
+__all__ = ["FLEETS", "accept", "fleet_section", "real_section"]
 
 FLEETS = ("fine", "coarse")
-REAL_LOGS = PROJECT_ROOT.parent / "shared" / "data" / "landing"
-"""Real logs of real cars, beside the project where they may be had; no part of it."""
-
 _RECALL = 0.95
 _DAYS_KM = 1e-6
 _WORST = 8
 """Rows of a table of worst cases."""
 
 
-class ChainFailed(RuntimeError):
-    """The chain itself reported errors: there is nothing to compare."""
-
-
-def _run(settings: Settings) -> None:
-    with instance_of(settings) as instance:
-        done = Chain(settings, build(settings), instance).run(Asked())
-    if done.errors:
-        raise ChainFailed("\n".join(done.errors))
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """What was published."""
-
-    settings: Settings
-
-    def rows(self, query: str) -> pl.DataFrame:
-        """Result of a query on the snapshot."""
-        with duckdb.connect(str(self.settings.publish / "fleet.duckdb"), read_only=True) as reader:
-            found = pl.from_arrow(reader.sql(query).to_arrow_table())
-        if not isinstance(found, pl.DataFrame):
-            raise TypeError("a query gives a table")
-        return found
-
-    def one(self, query: str) -> float:
-        """A single number; 0 where there is none."""
-        return float(self.rows(query).item() or 0.0)
-
-
-def accept(seed: int, keep: Path | None = None, real_logs: Path = REAL_LOGS) -> list[Section]:
-    """All sections of this part. `keep`: folder in which deliveries, truth and homes stay; else they are removed."""
-    sections = []
-    with tempfile.TemporaryDirectory(prefix="acceptance-") as temporary:
-        base = keep or Path(temporary)
-        for name in FLEETS:
-            print(f"fleet {name}: simulating", flush=True)
-            landing, truth = base / name / "landing", base / name / "truth"
-            simulate(landing, truth, STANDARD_FLEETS[name], seed)
-            print(f"fleet {name}: running the chain", flush=True)
-            settings = Settings(home=base / name / "home", landing=landing)
-            _run(settings)
-            sections.append(fleet_section(name, _Snapshot(settings), truth))
-        sections.append(_real_logs(base, real_logs))
-    return sections
+def accept(runs: Runs) -> list[Section]:
+    """All sections of this part."""
+    sections = [fleet_section(name, runs.fleet(name)) for name in FLEETS]
+    section = Section("Real logs", "Logs of three real cars in the delivery layout, which are no part of this project.")
+    ran = runs.real_logs()
+    if ran is None:
+        section.figures.append(
+            Figure("all", "", "not measured: the folder of real logs is not beside the project", None)
+        )
+        return [*sections, section]
+    return [*sections, real_section(section, ran.snapshot)]
 
 
 # --- simulated fleets -----------------------------------------------------------------------------------------------
 
 
-def fleet_section(name: str, snapshot: _Snapshot, truth: Path) -> Section:
+def fleet_section(name: str, ran: Ran) -> Section:
     """The figures of one simulated fleet."""
     spec = STANDARD_FLEETS[name]
     section = Section(
@@ -100,11 +59,8 @@ def fleet_section(name: str, snapshot: _Snapshot, truth: Path) -> Section:
         f"{spec.devices} cars x {spec.months} months, a BMS row every {spec.dt_s:g} s while a car is awake, delivered "
         "with all quirks of real deliveries.",
     )
-    tables = {path.stem: pl.read_parquet(path) for path in truth.glob("*.parquet")}
-    _months(section, snapshot, tables)
-    _events(section, snapshot, tables)
-    _decisions(section, snapshot, tables)
-    _accounts(section, snapshot, tables)
+    for figures in (_months, _events, _decisions, _accounts):
+        figures(section, ran.snapshot, ran.truth)
     return section
 
 
@@ -116,7 +72,7 @@ def _all(name: str, good: int, whole: int, target: str = "all") -> Figure:
     return Figure(name, target, _count(good, whole), good == whole)
 
 
-def _months(section: Section, snapshot: _Snapshot, truth: dict[str, pl.DataFrame]) -> None:
+def _months(section: Section, snapshot: Snapshot, truth: Mapping[str, pl.DataFrame]) -> None:
     events = truth["truth_odometer_event"]
     monthly = snapshot.rows("select * from fct_mileage_monthly")
     compared = compare_months(monthly, truth["truth_month"], events.filter(pl.col("code") == "ODO_RESET"))
@@ -171,7 +127,7 @@ def _shown(compared: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _events(section: Section, snapshot: _Snapshot, truth: dict[str, pl.DataFrame]) -> None:
+def _events(section: Section, snapshot: Snapshot, truth: Mapping[str, pl.DataFrame]) -> None:
     gated = truth["truth_month"].filter(pl.col("gated_because") != "").select(MONTH_KEYS)
     # smaller steps over a silence count as unlogged kilometres and make no event
     least_km = float(sql_vars()["odometer_gap_event_km"])
@@ -226,7 +182,7 @@ def _instead(found: pl.DataFrame, injected: pl.DataFrame) -> pl.Series:
     return pl.Series("found_instead", texts, dtype=pl.String)
 
 
-def _decisions(section: Section, snapshot: _Snapshot, truth: dict[str, pl.DataFrame]) -> None:
+def _decisions(section: Section, snapshot: Snapshot, truth: Mapping[str, pl.DataFrame]) -> None:
     with_bms = truth["truth_month"].filter(pl.col("bms_rows") > 0).select(MONTH_KEYS)
     layouts = truth["truth_layout"].join(with_bms, on=MONTH_KEYS, how="semi")
     compared = compare_decisions(
@@ -247,7 +203,7 @@ def _decisions(section: Section, snapshot: _Snapshot, truth: dict[str, pl.DataFr
     section.figures.append(Figure("cars whose cell count is right", "", _count(right, cells.height), None))
 
 
-def _accounts(section: Section, snapshot: _Snapshot, truth: dict[str, pl.DataFrame]) -> None:
+def _accounts(section: Section, snapshot: Snapshot, truth: Mapping[str, pl.DataFrame]) -> None:
     delivery = snapshot.rows("select * from delivery")
     files = delivery.filter(pl.col("kind").is_in(["bms", "gps"])).height
     unbalanced = unbalanced_files(delivery)
@@ -268,21 +224,7 @@ def _accounts(section: Section, snapshot: _Snapshot, truth: dict[str, pl.DataFra
 _EV87, _EV96, _TWIZY = "01290000003", "01290000001", "01290000005"
 
 
-def _real_logs(base: Path, landing: Path) -> Section:
-    """The figures that are known of three real cars."""
-    section = Section("Real logs", "Logs of three real cars in the delivery layout, which are no part of this project.")
-    if not landing.is_dir():
-        section.figures.append(
-            Figure("all", "", "not measured: the folder of real logs is not beside the project", None)
-        )
-        return section
-    print("real logs: running the chain", flush=True)
-    settings = Settings(home=base / "real" / "home", landing=landing)
-    _run(settings)
-    return real_section(section, _Snapshot(settings))
-
-
-def real_section(section: Section, published: _Snapshot) -> Section:
+def real_section(section: Section, published: Snapshot) -> Section:
     """Fill the section of the real logs from a snapshot."""
     devices = published.rows("select device_no from dim_device order by 1")["device_no"].to_list()
     section.figures.append(
@@ -317,7 +259,7 @@ def real_section(section: Section, published: _Snapshot) -> Section:
     return section
 
 
-def _step_over_silence(published: _Snapshot, device: str, km: float) -> Figure:
+def _step_over_silence(published: Snapshot, device: str, km: float) -> Figure:
     """The step of that many kilometres is an ODO_GAP, and no jump."""
     events = published.rows(
         f"select code, distance_km from fct_odometer_event where device_no = '{device}' "
@@ -333,7 +275,7 @@ def _step_over_silence(published: _Snapshot, device: str, km: float) -> Figure:
     )
 
 
-def _twizy(section: Section, published: _Snapshot) -> None:
+def _twizy(section: Section, published: Snapshot) -> None:
     mine = f"device_no = '{_TWIZY}'"
     sources = published.rows(f"select distinct distance_source from fct_mileage_monthly where {mine} order by 1")
     km = published.one(f"select sum(distance_km) from fct_mileage_monthly where {mine}")

@@ -13,7 +13,13 @@ import polars as pl
 
 from acceptance.figures import Figure, Section
 
-__all__ = ["misses", "render"]
+__all__ = ["TITLES", "misses", "put", "render"]
+
+TITLES = {
+    "chain": "Chain: from delivery to published mileage",
+    "battery": "Battery: charging, driving, capacity and state of health",
+}
+"""Part -> its heading."""
 
 _VERDICT = {True: "met", False: "**MISSED**", None: ""}
 _LIBRARIES = ("dagster", "dbt-core", "dbt-duckdb", "duckdb", "polars")
@@ -24,17 +30,33 @@ def misses(sections: Sequence[Section]) -> list[tuple[str, Figure]]:
     return [(s.title, f) for s in sections for f in s.figures if f.is_met is False]
 
 
-def render(sections: Sequence[Section], seed: int, took_s: float) -> str:
-    """The page as Markdown."""
+_HEAD = """# Acceptance
+
+Written by `make accept`: simulated fleets go through the whole chain, from delivered files to the published
+snapshot, and what was published is compared with what the simulated cars really did. A missed target is
+shown as missed.
+"""
+
+
+def put(page: str, part: str, text: str) -> str:
+    """The page with the block of one part replaced; the blocks of other parts stay as they were measured."""
+    blocks = {name: _block(page, name) for name in TITLES} | {part: text}
+    marked = [f"<!-- {name} -->\n{blocks[name]}<!-- end of {name} -->\n" for name in TITLES if blocks[name]]
+    return "\n".join([_HEAD, *marked])
+
+
+def _block(page: str, part: str) -> str:
+    _, begin, rest = page.partition(f"<!-- {part} -->\n")
+    return rest.partition(f"<!-- end of {part} -->")[0] if begin else ""
+
+
+def render(part: str, sections: Sequence[Section], seed: int, took_s: float) -> str:
+    """The block of one part as Markdown."""
     figures = [f for section in sections for f in section.figures]
     met, missed = (sum(f.is_met is verdict for f in figures) for verdict in (True, False))
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     lines = [
-        "# Acceptance",
-        "",
-        "Written by `make accept`: simulated fleets go through the whole chain, from delivered files to the published",
-        "snapshot, and what was published is compared with what the simulated cars really did. A missed target is",
-        "shown as missed.",
+        f"## {TITLES[part]}",
         "",
         f"**{met} met, {missed} missed.** Seed {seed}, {took_s / 60:.0f} min on {os.cpu_count()} cores; {libraries}.",
     ]
@@ -42,7 +64,7 @@ def render(sections: Sequence[Section], seed: int, took_s: float) -> str:
         lines += ["", "Missed:", ""]
         lines += [f"* {title}: {figure.name} ({figure.measured})" for title, figure in misses(sections)]
     for section in sections:
-        lines += ["", f"## {section.title}", "", section.about, ""]
+        lines += ["", f"### {section.title}", "", section.about, ""]
         if section.figures:
             lines += ["| figure | target | measured | |", "|---|---|---|---|"]
             lines += [f"| {f.name} | {f.target} | {f.measured} | {_VERDICT[f.is_met]} |" for f in section.figures]

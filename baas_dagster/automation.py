@@ -24,6 +24,7 @@ from baas_dagster.state import State, Unit, WorkItem, load
 __all__ = [
     "INTAKE",
     "REASON_TAG",
+    "RELEASE",
     "Batch",
     "Stage",
     "batches",
@@ -31,6 +32,7 @@ __all__ = [
     "build_stages",
     "free_dead_runs",
     "landing_sensor",
+    "monthly_close",
     "next_requests",
     "self_healing",
 ]
@@ -52,24 +54,27 @@ class Stage:
 
 
 INTAKE = Stage("intake", (), ("landing_files",), "What arrived: catalogue and delivered slices.")
+RELEASE = Stage("release", (), ("released_versions",), "Learn fleet versions (OCV curves); activate them where asked.")
 _BY_PARTITION = {Unit.RAW_BMS, Unit.RAW_GPS, Unit.LOCAL}
 
 
-def build_stages(local: Sequence[str], stitched: Sequence[str]) -> tuple[Stage, ...]:
-    """The stages in their order. `local` and `stitched` are the asset names of the dbt stages."""
+def build_stages(local: Sequence[str], stitched: Sequence[str], health: Sequence[str]) -> tuple[Stage, ...]:
+    """The stages in their order. `local`, `stitched` and `health` are the asset names of the dbt stages."""
     return (
         Stage("raw", (Unit.RAW_BMS, Unit.RAW_GPS), ("raw_bms", "raw_gps"), "Raw partitions, checked."),
         Stage("decide", (Unit.DECISION,), ("device_decision",), "What each device is."),
         Stage("local", (Unit.LOCAL,), tuple(local), "Staging views and local pieces."),
         Stage("stitch", (Unit.DEVICE,), tuple(stitched), "Marts of whole devices, checked."),
-        Stage("publish", (Unit.FLEET,), ("published_snapshot",), "The snapshot that BI tools read."),
+        Stage("health", (Unit.HEALTH,), tuple(health), "Capacity and state of health of whole devices, checked."),
+        Stage("publish", (Unit.FLEET,), ("charging_sites", "published_snapshot"), "Sites, and what BI tools read."),
     )
 
 
 def build_jobs(stages: Sequence[Stage]) -> list[Any]:
     """One job per stage."""
     return [
-        dg.define_asset_job(stage.job, list(stage.assets), description=stage.description) for stage in (INTAKE, *stages)
+        dg.define_asset_job(stage.job, list(stage.assets), description=stage.description)
+        for stage in (INTAKE, *stages, RELEASE)
     ]
 
 
@@ -224,6 +229,27 @@ def landing_sensor(settings: Settings, warehouse: Warehouse, stages: Sequence[St
     )
     def tick(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         yield from _tick(context.instance, settings, warehouse, stages, retry_failed=False)
+
+    return tick
+
+
+def monthly_close() -> dg.ScheduleDefinition:
+    """Once a month, when the deliveries of the last one are in: learn fleet versions and activate them.
+
+    What they change is stale then; the sensor or the next night makes it anew.
+    """
+
+    @dg.schedule(
+        name="monthly_close",
+        cron_schedule="0 7 5 * *",
+        execution_timezone="Asia/Seoul",
+        job_name=RELEASE.job,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Learns OCV curves from the whole fleet and activates them, on the fifth of each month.",
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        config = {"ops": {RELEASE.assets[0]: {"config": {"activate": True}}}}
+        return dg.RunRequest(run_config=config, tags={REASON_TAG: "monthly close"})
 
     return tick
 

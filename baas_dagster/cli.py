@@ -118,6 +118,7 @@ def run_chain(
     devices: tuple[str, ...] = (),
     *,
     everything: bool = False,
+    is_shown: bool = True,
 ) -> int:
     """Run the chain with progress, show where things stand; the exit code of `baas run`."""
     _quiet()
@@ -128,6 +129,8 @@ def run_chain(
         done = Chain(settings, build(settings, Bars()), instance).run(Asked(months, devices, everything))
     for text in done.errors:
         errors.print(text, style="red", highlight=False)
+    if not is_shown:
+        return 1 if done.errors else 0
     return _summary(settings, failed=bool(done.errors))
 
 
@@ -209,6 +212,38 @@ def publish() -> None:
         errors.print(text, style="red", highlight=False)
     console.print(f"snapshot: {settings.publish / 'fleet.duckdb'}", highlight=False)
     raise typer.Exit(1 if done.errors else 0)
+
+
+@app.command()
+def release(
+    activate: Annotated[
+        bool, typer.Option(help="Make what was learnt the active versions; the next run makes anew what they change.")
+    ] = False,
+) -> None:
+    """Learn fleet versions (OCV curves) from everything that is up to date."""
+    settings = _settings()
+    raise typer.Exit(release_versions(settings, activate=activate))
+
+
+def release_versions(settings: Settings, *, activate: bool) -> int:
+    """Learn fleet versions, show them; the exit code."""
+    _quiet()
+    from baas_dagster.definitions import build
+    from baas_dagster.released import Releases
+    from baas_dagster.runs import Chain, instance_of
+
+    with instance_of(settings) as instance:
+        done = Chain(settings, build(settings, Bars()), instance).release(activate=activate)
+    for text in done.errors:
+        errors.print(text, style="red", highlight=False)
+    releases = Releases(settings.released)
+    active = set(releases.active().values())
+    table = Table("kind", "chemistry", "pack type", "version", "active", "made from", "quality", title="Versions")
+    for v in releases.versions():
+        says = [", ".join(f"{k} {x:g}" for k, x in part.items() if isinstance(x, int | float)) for part in (v.made_from, v.quality)]
+        table.add_row(v.kind, v.chemistry, v.pack_type or "all", v.version_id, "yes" if v.version_id in active else "", *says)
+    console.print(table)
+    return 1 if done.errors else 0
 
 
 @app.command()

@@ -52,7 +52,66 @@ _SOURCE_FILE = Column(
 )
 _KEPT_OUT = "NULL where it could not be read."
 
+_SITE_ID = Column(
+    "site_id",
+    "varchar",
+    "Site of our own charging sessions; named after its earliest session, so that it keeps its name.",
+    minimum_data="3 sessions with a position within 120 m",
+)
+_SITE_FLOWS = (
+    Column("energy_kwh", "double", "Energy that our cars took there.", unit="kWh"),
+    Column("charging_min", "double", "Time in which they charged.", unit="min"),
+    Column("connected_min", "double", "Time in which they were connected.", unit="min"),
+)
+
+PUBLISHED_COLUMNS: Mapping[str, tuple[Column, ...]] = {"fct_charging_session": (_SITE_ID,)}
+"""Columns that publishing adds to a mart."""
+
 PLATFORM_TABLES: tuple[Table, ...] = (
+    Table(
+        "dim_site",
+        "One row per site: a place where our own cars charged at least three times. Only our fleet's use of it can be "
+        "known from our logs, never how busy it is.",
+        (
+            _SITE_ID,
+            Column("lat", "double", "Median of its sessions.", unit="deg"),
+            Column("lng", "double", "Median of its sessions.", unit="deg"),
+            Column("first_session_at", "timestamp", "Start of our first session there."),
+            Column("last_session_at", "timestamp", "Start of our latest session there."),
+            Column("device_count", "bigint", "Cars of ours that charged there.", unit="1"),
+            Column("session_count", "bigint", "Sessions of ours.", unit="1"),
+            Column("dc_session_count", "bigint", "Of these with direct current.", unit="1"),
+            *_SITE_FLOWS,
+            Column("power_max_kw", "double", "Greatest power that one of our cars took.", unit="kW"),
+        ),
+    ),
+    Table(
+        "fct_site_usage",
+        "One row per site, weekday and KST hour in which our cars were connected: our fleet's demand over the week. "
+        "Energy and times are spread evenly over a session; a session counts in the hour of its start.",
+        (
+            _SITE_ID,
+            Column("weekday", "bigint", "ISO weekday: 1 Monday to 7 Sunday.", unit="1"),
+            Column("hour", "bigint", "KST hour, 0 to 23.", unit="h"),
+            Column("sessions", "bigint", "Sessions that began in this hour.", unit="1"),
+            *_SITE_FLOWS,
+        ),
+    ),
+    Table(
+        "released_version",
+        "One row per released version: what was learnt from the fleet, named by its content. One is active per kind, "
+        "chemistry and pack type; figures are made with the active ones.",
+        (
+            Column("version_id", "varchar", "Hash of what it says."),
+            Column("kind", "varchar", "ocv: open-circuit voltage over state of charge."),
+            Column("chemistry", "varchar", "Cell chemistry it holds for."),
+            Column("pack_type", "varchar", "Pack type it holds for; NULL for the whole chemistry."),
+            Column("is_active", "boolean", "True when figures are made with it."),
+            Column("content", "varchar", "The version itself, as JSON."),
+            Column("made_from", "varchar", "What it was learnt from, as JSON: cars, rests, hash of the data."),
+            Column("quality", "varchar", "How well it fits, as JSON."),
+        ),
+    ),
     Table(
         "device_decision",
         "One row per device and decision: what the platform decided about a car from all its data, and how sure it "
@@ -158,7 +217,7 @@ PLATFORM_TABLES: tuple[Table, ...] = (
 )
 """The published tables that no dbt model makes."""
 
-_KEYS = ("device_no", "measured_month", "service_date", "event_id")
+_KEYS = ("device_no", "measured_month", "service_date", "event_id", "session_id", "trip_id")
 """Columns a reader looks for first; the models have partition columns last."""
 
 
@@ -171,6 +230,7 @@ def published_tables(manifest: Mapping[str, Any]) -> tuple[Table, ...]:
 
 def _mart(node: Mapping[str, Any]) -> Table:
     columns = [_column(column) for column in node["columns"].values()]
+    columns += PUBLISHED_COLUMNS.get(str(node["name"]), ())
     first = [column for name in _KEYS for column in columns if column.name == name]
     return Table(str(node["name"]), _flat(node["description"]), (*first, *(c for c in columns if c not in first)))
 

@@ -67,6 +67,23 @@ create table if not exists ops.partition_quality (
 -- Devices whose marts failed their checks: they keep their last good published figures.
 create table if not exists ops.device_hold (device_no varchar, check_name varchar, reason varchar);
 
+-- Sites: which session was where, the sites, and our fleet's use of them; see assets/sites.py.
+create table if not exists stitched.session_site (session_id varchar primary key, site_id varchar);
+create table if not exists stitched.site (
+    site_id varchar primary key, lat double, lng double, first_session_at timestamp, last_session_at timestamp,
+    device_count bigint, session_count bigint, dc_session_count bigint, energy_kwh double, charging_min double,
+    connected_min double, power_max_kw double,
+);
+create table if not exists stitched.site_usage (
+    site_id varchar, weekday bigint, hour bigint, sessions bigint, energy_kwh double, charging_min double,
+    connected_min double,
+);
+-- Released versions as they stand in the files below BAAS_HOME/released; filled when they are published.
+create table if not exists ops.released_version (
+    version_id varchar primary key, kind varchar, chemistry varchar, pack_type varchar, is_active boolean,
+    content varchar, made_from varchar, quality varchar,
+);
+
 -- What made each unit of state; see state.py.
 create table if not exists ops.unit_state (
     unit varchar, key varchar, fingerprint varchar, status varchar, reason varchar, updated_at timestamp,

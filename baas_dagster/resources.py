@@ -34,7 +34,10 @@ from baas_dagster.partitions import PartitionId
 from baas_dagster.settings import DBT_PROJECT, Settings
 from baas_dagster.telemetry.columns import TableKind, lake_schema
 
-__all__ = ["Dbt", "DbtFailed", "Lake", "Warehouse", "WarehouseBusy", "code_hash", "dbt_manifest", "insert", "query"]
+__all__ = [
+    "Dbt", "DbtFailed", "Lake", "Warehouse", "WarehouseBusy", "code_hash", "dbt_manifest", "insert", "query",
+    "replace_table",
+]  # fmt: skip
 
 
 class WarehouseBusy(TimeoutError):
@@ -212,6 +215,14 @@ def insert(
     connection.register("new_rows", new_rows)
     verb = "insert or replace into" if or_replace else "insert into"
     connection.execute(f"{verb} {table} select * from new_rows")
+    connection.unregister("new_rows")
+
+
+def replace_table(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFrame) -> None:
+    """Replace all rows of a platform table by those of a frame with the same columns."""
+    connection.register("new_rows", rows.to_arrow())
+    connection.execute(f"delete from {table}")
+    connection.execute(f"insert into {table} by name select * from new_rows")
     connection.unregister("new_rows")
 
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from baas_dagster.automation import INTAKE, Batch, Stage, batches, free_dead_runs
+from baas_dagster.automation import INTAKE, RELEASE, Batch, Stage, batches, free_dead_runs
 from baas_dagster.definitions import Platform
 from baas_dagster.partitions import DEVICES, PartitionId
 from baas_dagster.resources import Warehouse
@@ -102,6 +103,13 @@ class Chain:
         self._execute(Batch(self.stages[-1], (), {}, "publish"), done)
         return done
 
+    def release(self, *, activate: bool) -> Done:
+        """Learn fleet versions from what is up to date; activated ones make the devices they concern stale."""
+        done = Done()
+        config = {"ops": {RELEASE.assets[0]: {"config": {"activate": activate}}}}
+        self._execute(Batch(RELEASE, (), {}, "release"), done, config)
+        return done
+
     def state(self) -> State:
         """The state now."""
         with self.warehouse.open() as connection:
@@ -134,7 +142,7 @@ class Chain:
             wanted = state.wanted[unit]
             if unit is Unit.FLEET:
                 keys = [FLEET_KEY] if parts or named else []
-            elif unit in (Unit.DECISION, Unit.DEVICE):
+            elif unit in (Unit.DECISION, Unit.DEVICE, Unit.HEALTH):
                 keys = sorted(devices)
             else:
                 keys = [p.key for p in parts]
@@ -151,10 +159,10 @@ class Chain:
                 ]
         return found
 
-    def _execute(self, batch: Batch, done: Done) -> None:
+    def _execute(self, batch: Batch, done: Done, config: dict[str, Any] | None = None) -> None:
         job = self.definitions.resolve_job_def(batch.stage.job)
         result = job.execute_in_process(
-            instance=self.instance, tags=batch.tags, run_config=_QUIET, raise_on_error=False
+            instance=self.instance, tags=batch.tags, run_config=_QUIET | (config or {}), raise_on_error=False
         )
         done.runs += 1
         done.keys[batch.stage.job] = done.keys.get(batch.stage.job, 0) + len(batch.keys)

@@ -75,6 +75,12 @@ class Settings(BaseSettings):
         default=20, description="Row pairs with a current step before the sign of the current is believed."
     )
 
+    # --- charging sites ---
+    site_radius_m: float = Field(
+        default=120.0, gt=0, description="Sessions this near to each other are one site: 100-150 m (DOMAIN 5)."
+    )
+    site_min_sessions: int = Field(default=3, ge=1, description="Sessions that make a place a site (DOMAIN 5).")
+
     # --- runs ---
     max_keys_per_run: int = Field(default=300, description="Partitions of one range run: events cost 16 ms a key.")
     max_rows_per_run: int = Field(
@@ -111,6 +117,11 @@ class Settings(BaseSettings):
         return self.root / "publish"
 
     @cached_property
+    def released(self) -> Path:
+        """Released versions (OCV curves) and the list of active ones."""
+        return self.root / "released"
+
+    @cached_property
     def dagster_home(self) -> Path:
         """Dagster's own storage, where the user has not set DAGSTER_HOME."""
         return self.root / "dagster"
@@ -123,6 +134,6 @@ class Settings(BaseSettings):
     def numbers_hash(self) -> str:
         """Hash of every number that changes a figure; part of all fingerprints."""
         names = ["first_month", "max_rejected_share", "max_conflicting_share", "max_interleaved_share"]
-        names += ["min_sign_evidence"]
+        names += ["min_sign_evidence", "site_radius_m", "site_min_sessions"]
         text = json.dumps([{n: getattr(self, n) for n in names}, sql_vars()], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,9 +1,10 @@
 """What is new, changed, stale or failed: one fingerprint per unit of state, and nothing else says so.
 
 A unit is one raw partition (`raw_bms`, `raw_gps`), one device's decisions (`decision`), one partition's local pieces
-(`local`), one device's marts (`device`), or the published snapshot (`fleet`). Its fingerprint is a hash of what makes
-it: input content, code, numbers, decisions. `wanted` computes what each should be, the table ops.unit_state says what
-each is; the difference is the work. `baas run`, `baas status`, the sensor and the self-healing schedule all read this.
+(`local`), one device's marts (`device`), its state of health (`health`), or the published snapshot (`fleet`). Its
+fingerprint is a hash of what makes it: input content, code, numbers, decisions, released versions. `wanted` computes
+what each should be, the table ops.unit_state says what each is; the difference is the work. `baas run`, `baas status`,
+the sensor and the self-healing schedule all read this.
 
 Belongs here: fingerprints, the catalogue queries they need, the plan. Does not belong here: doing the work.
 """
@@ -11,6 +12,7 @@ Belongs here: fingerprints, the catalogue queries they need, the plan. Does not 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +23,7 @@ from pathlib import Path
 import duckdb
 
 from baas_dagster.partitions import KST, PartitionId, device_of
+from baas_dagster.released import Releases
 from baas_dagster.resources import code_hash, insert
 from baas_dagster.settings import DBT_PROJECT, Settings
 from baas_dagster.telemetry.columns import TableKind
@@ -37,6 +40,7 @@ class Unit(StrEnum):
     DECISION = "decision"
     LOCAL = "local"
     DEVICE = "device"
+    HEALTH = "health"
     FLEET = "fleet"
 
     @classmethod
@@ -58,6 +62,7 @@ class CodeVersions:
     decision: str
     local: str
     device: str
+    health: str
     fleet: str
 
 
@@ -71,13 +76,15 @@ def code_versions() -> CodeVersions:
     decision = [telemetry / "decisions.py", dbt / "seeds" / "pack_type.csv", _PACKAGE / "assets" / "decisions.py"]
     local = [models / "staging", models / "intermediate", macros]
     device = [models / "marts", macros, _PACKAGE / "mileage", _PACKAGE / "schemas" / "marts.py"]
+    health = [_PACKAGE / "battery", models / "marts" / "health", macros, _PACKAGE / "schemas" / "marts.py"]
     return CodeVersions(
         parser=code_hash(*parser),
         raw=code_hash(*raw),
         decision=code_hash(*decision),
         local=code_hash(*local),
         device=code_hash(*device),
-        fleet=code_hash(_PACKAGE / "assets" / "publish.py"),
+        health=code_hash(*health),
+        fleet=code_hash(*(_PACKAGE / "assets" / f"{name}.py" for name in ("publish", "sites"))),
     )
 
 
@@ -147,7 +154,9 @@ class State:
             return (Unit.RAW_BMS, key) in pending or (Unit.RAW_GPS, key) in pending
         if unit is Unit.DEVICE:
             return device in devices[Unit.LOCAL]
-        return unit is Unit.FLEET and bool(devices[Unit.DEVICE])
+        if unit is Unit.HEALTH:
+            return device in devices[Unit.DEVICE]
+        return unit is Unit.FLEET and bool(devices[Unit.DEVICE] or devices[Unit.HEALTH])
 
     def failed(self) -> list[tuple[Unit, str, str]]:
         """Units whose last run failed, with the reason."""
@@ -206,6 +215,8 @@ def load(connection: duckdb.DuckDBPyConnection, settings: Settings) -> State:
             ).fetchall()
         ),
         decided=dict(connection.execute("select device_no, content from ops.device_setting").fetchall()),
+        released=_released(connection, Releases(settings.released)),
+        active=json.dumps(Releases(settings.released).active(), sort_keys=True),
         delivered=connection.execute(
             "select md5(string_agg(path || coalesce(sha256, ''), '|' order by path)) from ops.landing_file"
         ).fetchall()[0][0],
@@ -219,6 +230,14 @@ def load(connection: duckdb.DuckDBPyConnection, settings: Settings) -> State:
     return State(wanted, made, held, weight)
 
 
+def _released(connection: duckdb.DuckDBPyConnection, releases: Releases) -> dict[str, str]:
+    """Device -> ids of the released versions that its figures are made with."""
+    rows = connection.execute("select device_no, chemistry, pack_type from ops.device_setting").fetchall()
+    packs = {(chemistry, pack_type) for _, chemistry, pack_type in rows}
+    by_pack = {pack: releases.id_for_pack("ocv", *pack) or "" for pack in packs}
+    return {device: by_pack[chemistry, pack_type] for device, chemistry, pack_type in rows}
+
+
 _BY_PARTITION = (Unit.RAW_BMS, Unit.RAW_GPS, Unit.LOCAL)
 _Fingerprints = dict[Unit, dict[str, str]]
 
@@ -230,6 +249,8 @@ class _Inputs:
     overrides: Mapping[str, str]
     masters: Mapping[str, str]
     decided: Mapping[str, str]
+    released: Mapping[str, str]
+    active: str
     delivered: str | None
     keys: list[str]
 
@@ -254,9 +275,11 @@ def _fingerprints(inputs: _Inputs, held: _Fingerprints | None) -> _Fingerprints:
             made[Unit.LOCAL][key] = _hash(code.local, numbers, decision, *parts)
         pieces = [f"{key}={below[Unit.LOCAL].get(key, '')}" for key in keys]
         made[Unit.DEVICE][device] = _hash(code.device, numbers, decision, *pieces)
-    devices = [f"{device}={below[Unit.DEVICE].get(device, '')}" for device in sorted(by_device)]
+        marts = below[Unit.DEVICE].get(device, "")
+        made[Unit.HEALTH][device] = _hash(code.health, numbers, decision, inputs.released.get(device, ""), marts)
+    devices = [f"{device}={below[Unit.HEALTH].get(device, '')}" for device in sorted(by_device)]
     if inputs.delivered is not None:  # before the first delivery there is nothing to publish
-        made[Unit.FLEET][FLEET_KEY] = _hash(code.fleet, inputs.delivered, *devices)
+        made[Unit.FLEET][FLEET_KEY] = _hash(code.fleet, numbers, inputs.delivered, inputs.active, *devices)
     return made
 
 

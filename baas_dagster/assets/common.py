@@ -6,11 +6,15 @@ from typing import Any, TypeVar
 
 import dagster as dg
 import duckdb
+import polars as pl
 
 from baas_dagster.partitions import PartitionId
 from baas_dagster.resources import insert
 
-__all__ = ["asked", "in_parallel", "log_good_partitions", "materialized", "set_scope", "table_schema", "write_quality"]
+__all__ = [
+    "asked", "in_parallel", "log_good_partitions", "materialized", "replace_devices", "set_scope", "table_schema",
+    "write_quality",
+]  # fmt: skip
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -69,6 +73,35 @@ def set_scope(
     insert(connection, "ops.scope_device", [(d,) for d in sorted({p.device_no for p in partitions})])
     insert(connection, "ops.scope_file", [(kind, path) for kind, paths in files.items() for path in paths])
     connection.execute("commit")
+
+
+def replace_devices(
+    connection: duckdb.DuckDBPyConnection,
+    devices: Sequence[str],
+    tables: Mapping[str, tuple[Sequence[pl.DataFrame], Mapping[str, Any]]],
+) -> None:
+    """Replace the rows of these devices in tables of the schema `stitched`, in one transaction.
+
+    `tables`: name -> (frames of new rows, schema of the columns).
+    """
+    connection.execute("begin")
+    for table, (frames, schema) in tables.items():
+        new = pl.concat([pl.DataFrame(schema=dict(schema)), *frames])
+        connection.register("new_rows", new.to_arrow())
+        _create(connection, f"stitched.{table}")
+        connection.execute(f"delete from stitched.{table} where device_no in (select unnest(?::varchar[]))", [devices])
+        connection.execute(f"insert into stitched.{table} by name select * from new_rows")
+        connection.unregister("new_rows")
+    connection.execute("commit")
+
+
+def _create(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """An empty table with the columns of `new_rows`. One with other columns is from older code: all of it is stale."""
+    connection.execute(f"create table if not exists {table} as select * from new_rows where false")
+    described = "select string_agg(column_name || column_type, ',') from (describe select * from {})"
+    old, new = (connection.execute(described.format(name)).fetchall() for name in (table, "new_rows"))
+    if old != new:
+        connection.execute(f"create or replace table {table} as select * from new_rows where false")
 
 
 def write_quality(

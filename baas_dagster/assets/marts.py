@@ -12,10 +12,9 @@ from typing import Any
 
 import dagster as dg
 import duckdb
-import polars as pl
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, build_dbt_asset_specs
 
-from baas_dagster.assets.common import asked, materialized, set_scope, write_quality
+from baas_dagster.assets.common import asked, materialized, replace_devices, set_scope, write_quality
 from baas_dagster.checks import check_spec, report
 from baas_dagster.mileage.odometer import EVENT_SCHEMA, SEGMENT_SCHEMA, OdometerRules, stitch
 from baas_dagster.partitions import DEVICES, PARTITIONS, PartitionId
@@ -27,10 +26,11 @@ from baas_dagster.settings import Settings, sql_vars
 from baas_dagster.state import Unit, load, mark, mark_failed
 from baas_dagster.telemetry.columns import TableKind
 
-__all__ = ["build_local_models", "build_mart_models", "odometer_chain"]
+__all__ = ["build_health_models", "build_local_models", "build_mart_models", "odometer_chain"]
 
 _LOCAL = "tag:local"
 _STITCHED = "tag:stitched"
+_HEALTH = "tag:health"
 _ONE_RUN = dg.BackfillPolicy.single_run()
 
 
@@ -227,46 +227,41 @@ def odometer_chain(
             events.append(found.events)
             shown[device] = {"segments": found.segments.height, "events": found.events.height}
             progress.advance(1)
-        connection.execute("begin")
-        for table, frames, schema in (
-            ("odometer_segment", segments, SEGMENT_SCHEMA),
-            ("odometer_event", events, EVENT_SCHEMA),
-        ):
-            new = pl.concat([pl.DataFrame(schema=schema), *frames])
-            connection.register("new_rows", new.to_arrow())
-            _create(connection, f"stitched.{table}")
-            connection.execute(
-                f"delete from stitched.{table} where device_no in (select unnest(?::varchar[]))", [devices]
-            )
-            connection.execute(f"insert into stitched.{table} by name select * from new_rows")
-            connection.unregister("new_rows")
-        connection.execute("commit")
+        replace_devices(
+            connection,
+            devices,
+            {"odometer_segment": (segments, SEGMENT_SCHEMA), "odometer_event": (events, EVENT_SCHEMA)},
+        )
     return materialized(context, "odometer_chain", shown)
-
-
-def _create(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    """An empty table with the columns of `new_rows`. One with other columns is from older code: all of it is stale."""
-    connection.execute(f"create table if not exists {table} as select * from new_rows where false")
-    described = "select string_agg(column_name || column_type, ',') from (describe select * from {})"
-    old, new = (connection.execute(described.format(name)).fetchall() for name in (table, "new_rows"))
-    if old != new:
-        connection.execute(f"create or replace table {table} as select * from new_rows where false")
 
 
 def build_mart_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The marts as one multi-asset over devices, with their pandera checks."""
+    return _device_models("mart_models", manifest, _STITCHED, Unit.DEVICE)
+
+
+def build_health_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
+    """The marts above `battery_chain` as one multi-asset over devices, with their pandera checks."""
+    return _device_models("health_models", manifest, _HEALTH, Unit.HEALTH)
+
+
+def _device_models(name: str, manifest: Mapping[str, Any], select: str, unit: Unit) -> dg.AssetsDefinition:
+    specs = _specs(manifest, select)
+    made_here = {spec.key.to_user_string() for spec in specs}
 
     @dg.multi_asset(
-        name="mart_models",
-        specs=_specs(manifest, _STITCHED),
+        name=name,
+        specs=specs,
         check_specs=[
-            check_spec(table, DEVICES, "A device that fails keeps its last figures.") for table in MART_CHECKS
+            check_spec(table, DEVICES, "A device that fails keeps its last figures.")
+            for table in MART_CHECKS
+            if table in made_here
         ],
         can_subset=True,
         partitions_def=DEVICES,
         backfill_policy=_ONE_RUN,
     )
-    def mart_models(
+    def device_models(
         context: dg.AssetExecutionContext,
         settings: dg.ResourceParam[Settings],
         warehouse: Warehouse,
@@ -275,24 +270,24 @@ def build_mart_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         devices = asked(context)
         models = _models(context, manifest)
-        with warehouse.locked(), step(progress, "marts", len(devices), "devices"):
+        with warehouse.locked(), step(progress, name.replace("_", " "), len(devices), "devices"):
             with warehouse.open() as connection:
                 known = load(connection, settings).partitions
                 set_scope(connection, [p for p in known if p.device_no in set(devices)], {})
-            _run_dbt(dbt, warehouse, settings, Unit.DEVICE, models, devices)
+            _run_dbt(dbt, warehouse, settings, unit, models, devices)
             with warehouse.open() as connection:
                 counts = _counted(connection, manifest, models, "device_no")
                 outcomes = _check(connection, models, devices)
-                if set(models) == {k.to_user_string() for k in mart_models.keys}:
-                    made = load(connection, settings).made[Unit.DEVICE]
-                    mark(connection, Unit.DEVICE, {d: made[d] for d in devices if d in made})
+                if set(models) == made_here:
+                    made = load(connection, settings).made[unit]
+                    mark(connection, unit, {d: made[d] for d in devices if d in made})
             progress.advance(len(devices))
         for model in models:
             yield materialized(context, model, {d: _metadata(counts, model, d) for d in devices})
         for table, found in outcomes.items():
             yield report(context, table, found)
 
-    return mart_models
+    return device_models
 
 
 _MINE = "device_no in (select unnest(?::varchar[]))"
@@ -337,7 +332,11 @@ def _check(
                 for o in outcomes
             ],
         )  # fmt: skip
-    connection.execute("delete from ops.device_hold where device_no in (select unnest(?::varchar[]))", [listed])
+    connection.execute(
+        f"delete from ops.device_hold where {_MINE} "
+        "and split_part(check_name, '.', 1) in (select unnest(?::varchar[]))",
+        [listed, list(found)],
+    )
     insert(
         connection,
         "ops.device_hold",

@@ -21,7 +21,8 @@ import duckdb
 
 from baas_dagster.partitions import KST
 from baas_dagster.progress import Progress, step
-from baas_dagster.resources import Lake, Warehouse
+from baas_dagster.released import Releases
+from baas_dagster.resources import Lake, Warehouse, insert
 from baas_dagster.settings import PROJECT_ROOT, Settings
 from baas_dagster.state import FLEET_KEY, Unit, load, mark
 
@@ -52,6 +53,18 @@ PUBLISHED: tuple[Published, ...] = (
     _mart("fct_mileage_daily", "device_no, service_date"),
     _mart("fct_mileage_monthly", "device_no, measured_month"),
     _mart("fct_odometer_event", "device_no, occurred_at, event_id"),
+    Published(
+        "fct_charging_session",
+        """
+        select s.*, x.site_id
+        from marts.fct_charging_session as s left join stitched.session_site as x using (session_id)
+        """,
+        "device_no, started_at, session_id",
+        is_mart=True,
+    ),
+    Published("dim_site", "select * from stitched.site", "site_id"),
+    Published("fct_site_usage", "select * from stitched.site_usage", "site_id, weekday, hour"),
+    Published("released_version", "select * from ops.released_version", "kind, chemistry, pack_type, version_id"),
     Published(
         "device_decision",
         "select device_no, decision, layout_id, value, confidence, n, evidence, is_overridden from ops.device_decision",
@@ -164,6 +177,7 @@ def publish_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings, 
     fresh = folder / f".new-{stamp}"
     fresh.mkdir()
     _rejected_view(connection, lake)
+    _released_rows(connection, settings)
     holds = [d for (d,) in connection.execute("select distinct device_no from ops.device_hold").fetchall()]
     snapshot = folder / "fleet.duckdb"
     if holds and snapshot.exists():
@@ -249,6 +263,23 @@ def _rejected_view(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
         )
 
 
+def _released_rows(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    releases = Releases(settings.released)
+    active = set(releases.active().values())
+    connection.execute("delete from ops.released_version")
+    insert(
+        connection,
+        "ops.released_version",
+        [
+            (
+                v.version_id, v.kind, v.chemistry, v.pack_type, v.version_id in active,
+                *(json.dumps(part, sort_keys=True) for part in (v.content, v.made_from, v.quality)),
+            )
+            for v in releases.versions()
+        ],
+    )  # fmt: skip
+
+
 def _write_parquet(
     connection: duckdb.DuckDBPyConnection, table: Published, fresh: Path, folder: Path, old: dict[str, Any]
 ) -> dict[str, Any]:
@@ -315,10 +346,8 @@ def _sweep(folder: Path) -> None:
 
 @dg.asset(
     deps=[
-        *(
-            dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping())
-            for name in ("dim_device", "fct_mileage_daily", "fct_mileage_monthly", "fct_odometer_event")
-        )
+        "charging_sites",
+        *(dg.AssetDep(t.name, partition_mapping=dg.AllPartitionMapping()) for t in PUBLISHED if t.is_mart),
     ],
     group_name="publish",
     kinds={"duckdb", "parquet"},

@@ -20,8 +20,8 @@ def reader(ran: Settings) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(str(ran.publish / "fleet.duckdb"), read_only=True)
 
 
-def test_the_page_has_ten_queries() -> None:
-    assert len(QUERIES) == PAGE.count("```sql") == 10
+def test_every_query_of_the_page_is_found() -> None:
+    assert len(QUERIES) == PAGE.count("```sql") >= 10
 
 
 @pytest.mark.parametrize("title", QUERIES)

@@ -19,7 +19,7 @@ from acceptance.compare import (
     unexpected_events,
 )
 from acceptance.figures import Detail, Figure, Section
-from acceptance.page import misses, render
+from acceptance.page import misses, put, render
 
 CAR, OTHER = "01290001001", "01290001002"
 NO_RESETS = pl.DataFrame(schema={"device_no": pl.String, "measured_month": pl.String})
@@ -247,9 +247,19 @@ def test_the_page_names_every_miss_as_a_miss() -> None:
         Figure("only told", "", "7", is_met=None),
     ]
     section.details = [Detail("Worst", pl.DataFrame({"km": [1.5, None], "why": ["a|b", None]}))]
-    page = render([section], seed=1, took_s=90)
+    page = render("chain", [section], seed=1, took_s=90)
     assert "**1 met, 1 missed.**" in page
     assert "* Fleet `x`: bad (1 of 2)" in page
     assert "| bad | all | 1 of 2 | **MISSED** |" in page
     assert "| 1.50 | a/b |" in page
     assert [figure.name for _, figure in misses([section])] == ["bad"]
+
+
+def test_a_part_that_is_measured_again_leaves_the_blocks_of_the_others() -> None:
+    page = put(put("", "chain", "chain 1\n"), "battery", "battery 1\n")
+    page = put(page, "chain", "chain 2\n")
+    assert "chain 2" in page
+    assert "battery 1" in page
+    assert "chain 1" not in page
+    assert page.index("chain 2") < page.index("battery 1")
+    assert put(page, "chain", "chain 2\n") == page

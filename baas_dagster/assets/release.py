@@ -1,0 +1,124 @@
+"""Fleet versions: OCV curves learnt from the rests of all devices. FLEET, run by its own job.
+
+A shell over ``battery.ocv``: reads the rests that `battery_chain` keeps, writes the versions as files, and activates
+them where asked. What an active version changes is stale by its fingerprint; this asset makes nothing anew itself.
+"""
+
+import hashlib
+
+import dagster as dg
+import polars as pl
+
+from baas_dagster.battery.curve import Curve
+from baas_dagster.battery.ocv import learn, outside_curve
+from baas_dagster.released import Releases, Version
+from baas_dagster.resources import Warehouse, query
+from baas_dagster.settings import DBT_PROJECT, Settings
+
+__all__ = ["ReleaseConfig", "curve_of", "outside_for", "released_versions"]
+
+_RESTS = """
+    select r.*, d.chemistry, d.pack_type
+    from stitched.rest as r inner join ops.device_setting as d using (device_no)
+    where d.chemistry = ? and d.pack_type is not null
+    order by r.device_no, r.rest_at
+"""
+
+
+class ReleaseConfig(dg.Config):
+    """What a release does beside learning."""
+
+    activate: bool = False
+
+
+def outside_for(chemistry: str) -> Curve:
+    """The outside curve of a chemistry. NMC cells of all mixtures share one: no outside curve is of just their cell."""
+    reference = pl.read_csv(DBT_PROJECT / "seeds" / "ocv_reference.csv")
+    return outside_curve(reference, "LFP" if chemistry == "LFP" else "NMC")
+
+
+def curve_of(version: Version) -> Curve:
+    """The curve that a released version holds."""
+    said = version.content
+    return Curve(
+        chemistry=version.chemistry,
+        pack_type=version.pack_type or "",
+        ocv_v=pl.Series(said["ocv_v"], dtype=pl.Float64).to_numpy(),
+        sd_soc_pct=pl.Series(said["sd_soc_pct"], dtype=pl.Float64).to_numpy(),
+        hysteresis_v=said["hysteresis_v"],
+        hysteresis_sd_v=said["hysteresis_sd_v"],
+        correlation_pct=said["correlation_pct"],
+        origin="fleet",
+    )
+
+
+def _version(curve: Curve, rests: pl.DataFrame) -> Version:
+    own = rests.filter(pl.col("pack_type") == curve.pack_type)
+    digest = hashlib.sha256(own.write_csv().encode()).hexdigest()[:16]
+    months = own["measured_month"]
+    return Version(
+        kind="ocv",
+        chemistry=curve.chemistry,
+        pack_type=curve.pack_type,
+        content={
+            "ocv_v": curve.ocv_v.tolist(),
+            "sd_soc_pct": curve.sd_soc_pct.tolist(),
+            "hysteresis_v": curve.hysteresis_v,
+            "hysteresis_sd_v": curve.hysteresis_sd_v,
+            "correlation_pct": curve.correlation_pct,
+        },
+        made_from={
+            "cars": own["device_no"].n_unique(),
+            "rests": own.height,
+            "first_month": months.min(),
+            "last_month": months.max(),
+            "data": digest,
+        },
+        quality=dict(curve.quality),
+    )
+
+
+@dg.asset(
+    deps=[dg.AssetDep("battery_chain", partition_mapping=dg.AllPartitionMapping())],
+    group_name="fleet",
+    kinds={"polars", "json"},
+)
+def released_versions(
+    context: dg.AssetExecutionContext,
+    config: ReleaseConfig,
+    settings: dg.ResourceParam[Settings],
+    warehouse: Warehouse,
+) -> dg.MaterializeResult[None]:
+    """OCV curves per chemistry and pack type, learnt from the fleet's own rests; named by content."""
+    found: list[Version] = []
+    with warehouse.open() as connection:
+        there = connection.execute(
+            "select 1 from duckdb_tables() where schema_name = 'stitched' and table_name = 'rest'"
+        ).fetchall()
+        chemistries = connection.execute(
+            "select distinct chemistry from ops.device_setting where chemistry is not null order by 1"
+        ).fetchall()
+        for (chemistry,) in chemistries if there else []:
+            rests = query(connection, _RESTS, [chemistry])
+            outside = outside_for(chemistry)
+            for pack_type in sorted(rests["pack_type"].unique()):
+                curve = learn(rests, chemistry, pack_type, outside)
+                if curve is not None:
+                    found.append(_version(curve, rests))
+    releases = Releases(settings.released)
+    releases.add(found)
+    activated = releases.activate(found) if config.activate else []
+    rows = "\n".join(
+        f"| {v.chemistry} | {v.pack_type} | {v.version_id} | {v.made_from['cars']} | {v.made_from['rests']} | "
+        f"{', '.join(f'{k} {x:g}' for k, x in v.quality.items())} |"
+        for v in found
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "versions": len(found),
+            "activated": activated,
+            "learnt": dg.MetadataValue.md(
+                f"| chemistry | pack type | version | cars | rests | quality |\n|---|---|---|---|---|---|\n{rows}"
+            ),
+        }
+    )
