@@ -1,4 +1,4 @@
-{# A temperature of a single channel, without the listed sentinels (DOMAIN 3): they say "no sensor", not a temperature. #}
+{# A temperature of a single channel, without the listed sentinels (DOMAIN 3): they say "no sensor". #}
 {% macro temperature(column) -%}
     case when {{ column }} not in (-40, 215, 471) then {{ column }} end
 {%- endmacro %}

@@ -97,11 +97,11 @@ own_pieces as (
 distance_day as (
     select
         service_date,
-        cast(sum({{ fixed('scaled_km') }}) as double) as distance_km,
-        cast(sum({{ fixed('unlogged_km') }}) as double) as unlogged_km,
-        cast(sum({{ fixed('repaired_km') }}) as double) as repaired_km,
-        cast(sum({{ fixed('uncertain_km') }}) as double) as step_uncertain_km,
-        cast(sum({{ fixed('open_km') }}) as double) as boundary_uncertain_km,
+        {{ fixed_sum('scaled_km') }} as distance_km,
+        {{ fixed_sum('unlogged_km') }} as unlogged_km,
+        {{ fixed_sum('repaired_km') }} as repaired_km,
+        {{ fixed_sum('uncertain_km') }} as step_uncertain_km,
+        {{ fixed_sum('open_km') }} as boundary_uncertain_km,
         device_no
     from own_pieces
     group by device_no, service_date
@@ -110,9 +110,9 @@ distance_day as (
 witness_day as (
     select
         service_date,
-        cast(sum({{ fixed('km') }}) filter (where source = 'speed' and kind <> 'bridge') as double) as distance_speed_km,
-        cast(sum({{ fixed('km') }}) filter (where source = 'gps') as double) as distance_gps_km,
-        cast(sum({{ fixed('unlogged_km') }}) filter (where source = 'gps') as double) as bridged_gps_km,
+        {{ fixed_sum('km', where="source = 'speed' and kind <> 'bridge'") }} as distance_speed_km,
+        {{ fixed_sum('km', where="source = 'gps'") }} as distance_gps_km,
+        {{ fixed_sum('unlogged_km', where="source = 'gps'") }} as bridged_gps_km,
         device_no
     from pieces
     group by device_no, service_date
@@ -134,7 +134,7 @@ last_reading as (
 after_reading as (
     select
         pieces.service_date,
-        cast(sum({{ fixed('pieces.km') }}) as double) as after_km,
+        {{ fixed_sum('pieces.km') }} as after_km,
         pieces.device_no
     from pieces
     left join last_reading
