@@ -164,20 +164,21 @@ graded as (
     from bounded
 )
 
+-- days of a gated month have no figures, nor have their sums; the gate is named only where a NULL would get lost
 select
     distance_source,
-    case when gated_by is null then odometer_start_km end as odometer_start_km,
-    case when gated_by is null then odometer_end_km end as odometer_end_km,
-    case when gated_by is null then distance_km end as distance_km,
+    odometer_start_km,
+    odometer_end_km,
+    distance_km,
     case when gated_by is null then greatest(0e0, distance_km - boundary_km - low_error_km) end as distance_lo_km,
-    case when gated_by is null then distance_km + boundary_km + high_error_km end as distance_hi_km,
-    case when gated_by is null then distance_gps_km end as distance_gps_km,
-    case when gated_by is null then distance_speed_km end as distance_speed_km,
-    case when gated_by is null then unlogged_km end as unlogged_km,
-    case when gated_by is null then repaired_km end as repaired_km,
-    case when gated_by is null then step_uncertain_km end as step_uncertain_km,
+    distance_km + boundary_km + high_error_km as distance_hi_km,
+    distance_gps_km,
+    distance_speed_km,
+    unlogged_km,
+    repaired_km,
+    step_uncertain_km,
     case when gated_by is null then boundary_km end as boundary_uncertain_km,
-    case when gated_by is null then coverage_pct end as coverage_pct,
+    coverage_pct,
     odometer_gps_ratio,
     odometer_gps_band,
     odometer_speed_ratio,
