@@ -123,7 +123,7 @@ PLATFORM_TABLES: tuple[Table, ...] = (
                 "decision",
                 "varchar",
                 "What was decided: current_sign, voltage_scale, cell_count, temp_sensor_count, temp_sensor_map, "
-                "pack_type, chemistry, car_type, capacity_nominal_ah, insulation_cap_kohm.",
+                "pack_type, chemistry, car_type, capacity_nominal_ah, insulation_cap_kohm, unsupported_channels.",
             ),
             Column(
                 "layout_id",

@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from baas_dagster.settings import FIRST_MONTH
+
 __all__ = [
     "DEVICES",
     "KST",
@@ -33,7 +35,6 @@ __all__ = [
 ]
 
 KST = ZoneInfo("Asia/Seoul")
-FIRST_MONTH = "2015-01"
 
 DEVICES = dg.DynamicPartitionsDefinition(name="devices")
 MONTHS = dg.TimeWindowPartitionsDefinition(

@@ -54,8 +54,9 @@ create table if not exists ops.device_decision (
 create table if not exists ops.device_setting (
     device_no varchar primary key, car_type varchar, pack_type varchar, chemistry varchar, cell_count integer,
     temp_sensor_count integer, temp_sensor_map varchar, insulation_cap_kohm double, capacity_nominal_ah double,
-    capacity_source varchar, content varchar,
+    capacity_source varchar, content varchar, unsupported_channels varchar,
 );
+alter table ops.device_setting add column if not exists unsupported_channels varchar;
 create table if not exists ops.layout_setting (
     device_no varchar, layout_id varchar, current_sign integer, voltage_scale double, primary key (device_no, layout_id),
 );

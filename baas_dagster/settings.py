@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["DBT_PROJECT", "PROJECT_ROOT", "Settings", "sql_vars"]
+__all__ = ["DBT_PROJECT", "FIRST_MONTH", "PROJECT_ROOT", "Settings", "sql_vars"]
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DBT_PROJECT = PROJECT_ROOT / "dbt_project"
+FIRST_MONTH = "2015-01"
+"""The first month there are partitions of: no telematics of these cars existed before, a clock was wrong."""
 
 
 @lru_cache(maxsize=1)
@@ -45,9 +47,9 @@ class Settings(BaseSettings):
 
     # --- intake ---
     first_month: str = Field(
-        default="2015-01",
+        default=FIRST_MONTH,
         pattern=r"^\d{4}-(0[1-9]|1[0-2])$",
-        description="Rows before this month are rejected: no telematics of these cars existed, a clock was wrong.",
+        description="Rows before this month are rejected; not before the first month there are partitions of.",
     )
     max_member_bytes: int = Field(
         default=32 * 2**30, description="Bytes unpacked per archive member: a fleet's month of 1 s rows is about 20 GB."
@@ -89,6 +91,14 @@ class Settings(BaseSettings):
     duckdb_memory: str = Field(default="1GB", description="DuckDB's memory limit; past it, it spills to disk.")
     duckdb_threads: int = Field(default=2, ge=1, description="DuckDB's threads.")
     lock_timeout_s: float = Field(default=600.0, description="How long to wait for another process's warehouse lock.")
+
+    @field_validator("first_month")
+    @classmethod
+    def _has_partitions(cls, month: str) -> str:
+        """An earlier month would let rows in that no partition can hold."""
+        if month < FIRST_MONTH:
+            raise ValueError(f"there are no partitions before {FIRST_MONTH}")
+        return month
 
     # --- paths ---
     @cached_property

@@ -83,8 +83,9 @@ def _store(connection: duckdb.DuckDBPyConnection, made: DeviceDecisions) -> str:
         (device, layout, whole("current_sign", layout), number("voltage_scale", layout))
         for layout in sorted({d.layout_id for d in made.decisions if d.layout_id})
     ]
-    content = hashlib.sha256(json.dumps([setting, layouts]).encode()).hexdigest()[:24]
-    insert(connection, "ops.device_setting", [(device, *setting, content)])
+    unsupported = made.value("unsupported_channels")
+    content = hashlib.sha256(json.dumps([setting, unsupported, layouts]).encode()).hexdigest()[:24]
+    insert(connection, "ops.device_setting", [(device, *setting, content, unsupported)])
     insert(connection, "ops.layout_setting", layouts)
     return content
 
@@ -102,7 +103,7 @@ def _store(connection: duckdb.DuckDBPyConnection, made: DeviceDecisions) -> str:
 def device_decision(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], warehouse: Warehouse
 ) -> dg.MaterializeResult[None]:
-    """Current sign and voltage scale per export layout; cells, sensors, pack type, insulation cap: with confidence."""
+    """Current sign and voltage scale per export layout; cells, sensors, channels, pack type, insulation cap."""
     devices = asked(context)
     overrides = read_overrides(settings.overrides)
     shown = {}

@@ -19,20 +19,27 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from baas_dagster.settings import PROJECT_ROOT
+from baas_dagster.settings import PROJECT_ROOT, sql_vars
 
 __all__ = [
-    "EVIDENCE_COLUMNS", "Decision", "DeviceDecisions", "PackType", "add_up", "decide", "evidence", "pack_types",
-    "read_overrides",
+    "CHANNELS", "EVIDENCE_COLUMNS", "Decision", "DeviceDecisions", "PackType", "add_up", "decide", "evidence",
+    "pack_types", "read_overrides",
 ]  # fmt: skip
 
 Evidence = dict[str, Any]
 
+CHANNELS: tuple[str, ...] = tuple(sql_vars()["zero_channels"])
+"""Channels that a car does not support when they are 0 in all its rows (DOMAIN 3, kind 2)."""
+
 EVIDENCE_COLUMNS = [
     "time", "pack_current", "pack_volt", "soc", "emobility_spd", "cumul_current_chrgd", "cumul_current_dischrgd",
     "cell_n", "cell_sum_mv", "cell_max_mv", "mod_temp_dc", "insul_resistance", "layout_id",
+    *CHANNELS,
 ]  # fmt: skip
 """The columns of a raw BMS partition that evidence reads; the cell lists are not among them."""
+
+ALL_SUPPORTED = "none"
+"""Value of the decision `unsupported_channels` where there is no such channel."""
 
 _PAIR_GAP_S = 90.0
 """Row pairs further apart than this say little of the ohmic response; fleets that log once a minute still count."""
@@ -40,6 +47,9 @@ _CURRENT_STEP_A = 5.0
 """Steps of the delivered current (resolution 0.1 A) that move the voltage of any pack above its 0.1 V resolution."""
 _LFP_CEILING_MV = 3700
 """LFP is charged to 3.65 V and rests below 3.4 V; NMC passes 3.7 V above about 40 % SoC."""
+_CHANNEL_READINGS = 1000
+"""Readings before 0 counts as "not there": a temperature in whole degrees can rest at 0 for minutes, not for all of the
+17 h that these are at one a minute; at one a second (17 minutes) later months decide anew."""
 _TEMP_SENTINELS_DC = (-400, 2150, 4710)
 
 
@@ -159,6 +169,10 @@ def _device_evidence(rows: pl.DataFrame) -> Evidence:
         found["insulation"] = {
             "max": highest, "at_max": int((insulation == highest).sum()), "n": insulation.len(),
         }  # fmt: skip
+    found["channels"] = {
+        name: [rows.height - rows[name].null_count(), int((rows[name] != 0).sum())]
+        for name in CHANNELS if name in rows.columns and rows[name].null_count() < rows.height
+    }  # fmt: skip
     return found
 
 
@@ -204,6 +218,13 @@ def add_up(pieces: Iterable[Evidence]) -> Evidence:
                 counts: Counter[str] = Counter(total.get(name, {}))
                 counts.update(value)
                 total[name] = dict(sorted(counts.items()))
+            elif name == "channels":
+                old_counts = total.get(name, {})
+                both = sorted({*old_counts, *value})
+                total[name] = {
+                    c: [a + b for a, b in zip(old_counts.get(c, [0, 0]), value.get(c, [0, 0]), strict=True)]
+                    for c in both
+                }
             elif name == "temps":
                 total[name] = _add_temps(total.get(name, []), value)
             elif name == "insulation":
@@ -320,6 +341,8 @@ def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
         Decision("temp_sensor_map", None, str(present).replace(" ", "") if sensors else None, round(sure, 3), seen, {})
     )
 
+    made.append(_channel_decision(device.get("channels", {})))
+
     rows, above = device.get("cell_max_rows", 0), device.get("cell_max_above_lfp", 0)
     is_lfp = bool(rows > 1000 and above / rows < 0.001)
     candidates = [p for p in pack_types() if p.cell_count == cell_count]
@@ -353,6 +376,16 @@ def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
     return made
 
 
+def _channel_decision(channels: Mapping[str, Sequence[int]]) -> Decision:
+    """Channels that are 0 in every row, by name and separated by blanks; `none` where all that are delivered move."""
+    seen = max((n for n, _ in channels.values()), default=0)
+    still = sorted(name for name, (n, moved) in channels.items() if moved == 0 and n >= _CHANNEL_READINGS)
+    value = " ".join(still) or ALL_SUPPORTED
+    sure = seen / (seen + _CHANNEL_READINGS)
+    zeros = {name: channels[name][0] for name in still}
+    return Decision("unsupported_channels", None, value if seen else None, round(sure, 3), seen, {"zeros": zeros})
+
+
 def _text(value: float | int | None) -> str | None:
     return None if value is None else f"{value:g}"
 
@@ -370,7 +403,7 @@ def _overridden(decision: Decision, overrides: Mapping[tuple[str, str | None], s
 _NUMBERS = {
     "current_sign", "voltage_scale", "cell_count", "temp_sensor_count", "capacity_nominal_ah", "insulation_cap_kohm",
 }  # fmt: skip
-_TEXTS = {"temp_sensor_map", "pack_type", "car_type", "chemistry"}
+_TEXTS = {"temp_sensor_map", "pack_type", "car_type", "chemistry", "unsupported_channels"}
 
 
 def _is_number(text: str) -> bool:
@@ -404,5 +437,9 @@ def read_overrides(path: Path) -> dict[str, dict[tuple[str, str | None], str]]:
                 raise ValueError(f"{where}: no value")
             if decision in _NUMBERS and not _is_number(value):
                 raise ValueError(f"{where}: {decision} {value!r} is not a number")
+            if decision == "unsupported_channels" and value != ALL_SUPPORTED:
+                strangers = sorted(set(value.split()).difference(CHANNELS))
+                if strangers:
+                    raise ValueError(f"{where}: {strangers[0]!r} is no channel of {', '.join(CHANNELS)}")
             found.setdefault(device, {})[(decision, layout)] = value
     return found

@@ -6,3 +6,10 @@
 {% macro fixed(expression) -%}
     cast({{ expression }} as decimal(28, 9))
 {%- endmacro %}
+
+{#
+    A sum in fixed point as a floating-point number, NULL over no rows; `where` is the condition of the rows to count.
+#}
+{% macro fixed_sum(expression, where=none) -%}
+    cast(sum({{ fixed(expression) }}){% if where %} filter (where {{ where }}){% endif %} as double)
+{%- endmacro %}

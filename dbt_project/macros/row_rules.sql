@@ -1,6 +1,11 @@
-{# A temperature of a single channel, without the listed sentinels (DOMAIN 3): they say "no sensor", not a temperature. #}
+{# A channel as it was delivered, NULL where it is not supported by the car: var `zero_channels`, device_setting. #}
+{% macro supported(column) -%}
+    case when not coalesce(lacks_{{ column }}, false) then {{ column }} end
+{%- endmacro %}
+
+{# A temperature of a single channel, without the listed sentinels (DOMAIN 3): they say "no sensor". #}
 {% macro temperature(column) -%}
-    case when {{ column }} not in (-40, 215, 471) then {{ column }} end
+    case when {{ column }} not in (-40, 215, 471) and not coalesce(lacks_{{ column }}, false) then {{ column }} end
 {%- endmacro %}
 
 {# SoC 0 or above 100 on a pack whose cells are alive is no value (DOMAIN 3). Without cells, only above 100 is. #}

@@ -1,6 +1,7 @@
 {#
-    The only place where a partition becomes a `where`. A run writes what it was asked for into three tables before dbt
-    starts: ops.scope_partition (device_no, measured_month), ops.scope_device (device_no) and ops.scope_file (kind, path).
+    The only place where a partition becomes a `where`. A run writes what it was asked for into three tables before
+    dbt starts: ops.scope_partition (device_no, measured_month), ops.scope_device (device_no) and ops.scope_file
+    (kind, path).
     A partition in scope is replaced also when it has become empty; nothing outside the scope is touched.
 #}
 {% macro partitions_in_scope() -%}

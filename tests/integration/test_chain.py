@@ -61,6 +61,19 @@ def test_sign_and_scale_of_every_car_are_right(ran: Settings, tiny: tuple[Path, 
         assert joined[column].to_list() == joined[f"{column}_found"].to_list(), column
 
 
+def test_channels_that_a_car_lacks_are_known_and_counted_as_no_value(ran: Settings) -> None:
+    # the simulated cars of odd index lack power and cabin temperature, those of every third the mean of the modules
+    lacking = {"01291": {"batt_pw", "int_temp", "mod_avg_temp"}, "01290": set(), "01292": set()}
+    found = published(ran, "select * from device_decision where decision = 'unsupported_channels'")
+    values = dict(found.select("device_no", "value").rows())
+    assert len(values) == len(lacking)
+    for device, value in values.items():
+        assert set(value.split()) & {"batt_pw", "int_temp", "mod_avg_temp"} == lacking[device[:5]], device
+    counted = published(ran, "select * from partition_quality where check_name = 'unsupported_channel'")
+    assert (counted["rows_failed"] == counted["rows_checked"]).all()
+    assert set(counted["example"]) == set(values.values()) - {"none"}
+
+
 def test_every_delivered_row_is_accounted_for(ran: Settings, tiny: tuple[Path, Path]) -> None:
     files = published(ran, "select * from delivery where kind in ('bms', 'gps')")
     lost = files.filter(

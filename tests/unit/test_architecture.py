@@ -16,7 +16,7 @@ PACKAGE = ROOT / "baas_dagster"
 ALLOWED = {
     "settings": set(),
     "progress": set(),
-    "partitions": set(),
+    "partitions": {"settings"},
     "telemetry": {"settings"},
     "mileage": set(),
     "schemas": {"telemetry", "settings"},

@@ -123,6 +123,35 @@ def test_evidence_adds_up_in_any_order_and_grouping() -> None:
     assert forward == backward
 
 
+def channels(*, cabin: float, power: float, n: int = 1200) -> pl.DataFrame:
+    """Rows of a car that always reports these two channels, and never the coolant."""
+    rows = drive(dt_s=4).head(n)
+    return rows.with_columns(
+        pl.lit(cabin).alias("int_temp"),
+        pl.lit(power).alias("batt_pw"),
+        pl.lit(None, dtype=pl.Float64).alias("batt_coolant_inlet_temp"),
+    )
+
+
+def test_a_channel_that_is_zero_in_all_rows_is_not_supported() -> None:
+    assert decided([channels(cabin=0, power=-0.0)] * 2).value("unsupported_channels") == "batt_pw int_temp"
+    assert decided([channels(cabin=21, power=0)]).value("unsupported_channels") == "batt_pw"
+
+
+def test_one_value_in_any_month_is_enough_to_support_a_channel() -> None:
+    still, moving = channels(cabin=0, power=0), channels(cabin=21, power=3, n=1)
+    assert decided([still]).value("unsupported_channels") == "batt_pw int_temp"
+    for order in ([still, moving], [moving, still]):
+        assert decided(order).value("unsupported_channels") == "none"
+
+
+def test_a_channel_is_not_judged_by_a_few_rows_or_where_it_is_not_delivered() -> None:
+    few = channels(cabin=0, power=0, n=500)
+    assert decided([few]).value("unsupported_channels") == "none"
+    assert decided([few] * 2).value("unsupported_channels") == "batt_pw int_temp", "the rows of all months count"
+    assert decided([drive()]).value("unsupported_channels") is None
+
+
 def test_a_decision_by_hand_wins_and_is_marked(tmp_path: Path) -> None:
     path = tmp_path / "decision_overrides.csv"
     path.write_text("device_no,decision,layout_id,value\n01290001001,current_sign,psql-1,-1\n", encoding="utf-8")
@@ -140,6 +169,7 @@ def test_a_decision_by_hand_wins_and_is_marked(tmp_path: Path) -> None:
         ("01290001001,colour,,red", "is none of"),
         ("01290001001,current_sign,,", "no value"),
         ("01290001001,voltage_scale,,ten", "is not a number"),
+        ("01290001001,unsupported_channels,,batt_pw colour", "'colour' is no channel of"),
     ],
 )
 def test_a_bad_override_names_file_line_and_reason(tmp_path: Path, line: str, reason: str) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from baas_dagster.cli import app
+from baas_dagster.partitions import MONTHS as ALL_MONTHS
 from baas_dagster.partitions import PARTITIONS, PartitionId, is_device_no, month_span, rectangles, runs_of
+from baas_dagster.settings import FIRST_MONTH, Settings
 
 DEVICES = [f"0129000{n:04d}" for n in range(1, 7)]
 MONTHS = ["2023-11", "2023-12", "2024-01", "2024-02"]
@@ -39,6 +45,21 @@ def test_a_span_of_months_is_one_month_or_two() -> None:
     for wrong in ("2023-1", "2023-03..2023-01", "2023-00", "january"):
         with pytest.raises(ValueError, match="not a month"):
             month_span(wrong)
+
+
+def test_the_first_month_of_the_settings_is_the_first_that_dagster_knows() -> None:
+    assert ALL_MONTHS.get_first_partition_key() == FIRST_MONTH == Settings().first_month
+    assert Settings(first_month="2019-06").first_month == "2019-06"
+
+
+def test_a_first_month_without_partitions_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BAAS_HOME", str(tmp_path))
+    monkeypatch.setenv("BAAS_FIRST_MONTH", "2014-12")
+    done = CliRunner().invoke(app, ["status"])
+    assert done.exit_code == 2
+    assert "BAAS_FIRST_MONTH" in done.stderr
+    assert "no partitions before 2015-01" in done.stderr
+    assert not list(tmp_path.iterdir()), "nothing was started"
 
 
 def test_stretches_follow_the_order_of_registration_not_the_alphabet() -> None:

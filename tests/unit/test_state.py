@@ -80,7 +80,7 @@ def test_a_changed_decision_makes_all_months_of_its_device_stale(
     deliver(warehouse, "a")
     deliver(warehouse, "c", month="2023-02")
     bring_up_to_date(warehouse, tmp_path)
-    row = (D, None, None, None, None, None, None, None, None, None, "new content")
+    row = (D, None, None, None, None, None, None, None, None, None, "new content", None)
     insert(warehouse, "ops.device_setting", [row])
     found = names(state(warehouse, tmp_path))
     assert "raw_bms" not in found

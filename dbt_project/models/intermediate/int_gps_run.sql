@@ -41,7 +41,7 @@ select
     max_by(lat, recorded_at) as to_lat,
     max_by(lng, recorded_at) as to_lng,
     count(*) as position_count,
-    coalesce(cast(sum({{ fixed('step_km') }}) filter (where not is_start) as double), 0e0) as km,
+    coalesce({{ fixed_sum('step_km', where='not is_start') }}, 0e0) as km,
     device_no,
     measured_month
 from numbered

@@ -14,7 +14,7 @@ pairs as (
 fix_slot as (
     select
         {{ time_slot('recorded_at', var('gps_bridge_s')) }} as slot,
-        coalesce(cast(sum({{ fixed('speed_step_km') }}) as double), 0e0) as gps_speed_km,
+        coalesce({{ fixed_sum('speed_step_km') }}, 0e0) as gps_speed_km,
         device_no,
         measured_month
     from {{ ref('int_fix_pair') }}
@@ -26,7 +26,7 @@ bms_slot as (
         service_date,
         slot,
         count(*) as message_count,
-        coalesce(cast(sum({{ fixed('speed_step_km') }}) filter (where service_date = date_before) as double), 0e0) as speed_km,
+        coalesce({{ fixed_sum('speed_step_km', where='service_date = date_before') }}, 0e0) as speed_km,
         bool_or(is_gap) as has_gap,
         device_no,
         measured_month
@@ -37,9 +37,9 @@ bms_slot as (
 seen_slot as (
     select
         bms_slot.service_date,
-        cast(sum({{ fixed('bms_slot.speed_km') }}) as double) as speed_seen_by_gps_km,
-        cast(sum({{ fixed('bms_slot.speed_km') }}) filter (where not bms_slot.has_gap) as double) as paired_speed_km,
-        cast(sum({{ fixed('fix_slot.gps_speed_km') }}) filter (where not bms_slot.has_gap) as double) as paired_gps_speed_km,
+        {{ fixed_sum('bms_slot.speed_km') }} as speed_seen_by_gps_km,
+        {{ fixed_sum('bms_slot.speed_km', where='not bms_slot.has_gap') }} as paired_speed_km,
+        {{ fixed_sum('fix_slot.gps_speed_km', where='not bms_slot.has_gap') }} as paired_gps_speed_km,
         bms_slot.device_no,
         bms_slot.measured_month
     from bms_slot
@@ -60,9 +60,9 @@ bms_day as (
         count(*) filter (where is_odometer_zero) as odometer_zero_count,
         count(*) filter (where odometer_km is null and not is_odometer_zero) as odometer_missing_count,
         count(speed_kmh) as speed_count,
-        coalesce(cast(sum({{ fixed('speed_step_km') }}) filter (where service_date = date_before) as double), 0e0) as speed_km,
-        coalesce(cast(sum({{ fixed('interval_s') }}) filter (where not is_gap and service_date = date_before) as double), 0e0) as logged_s,
-        coalesce(cast(sum({{ fixed('interval_s') }}) filter (where is_gap and service_date = date_before) as double), 0e0) as silent_s,
+        coalesce({{ fixed_sum('speed_step_km', where='service_date = date_before') }}, 0e0) as speed_km,
+        coalesce({{ fixed_sum('interval_s', where='not is_gap and service_date = date_before') }}, 0e0) as logged_s,
+        coalesce({{ fixed_sum('interval_s', where='is_gap and service_date = date_before') }}, 0e0) as silent_s,
         median(interval_s) filter (where not is_gap) as interval_median_s,
         min_by(speed_kmh, recorded_at) filter (where speed_kmh is not null) as first_speed_kmh,
         max_by(speed_kmh, recorded_at) filter (where speed_kmh is not null) as last_speed_kmh,
@@ -100,7 +100,7 @@ fix_day as (
     select
         {{ kst_day('recorded_at') }} as service_date,
         count(*) as fix_count,
-        coalesce(cast(sum({{ fixed('speed_step_km') }}) filter (where {{ kst_day('fix_before_at') }} = {{ kst_day('recorded_at') }}) as double), 0e0)
+        coalesce({{ fixed_sum('speed_step_km', where=kst_day('fix_before_at') ~ ' = ' ~ kst_day('recorded_at')) }}, 0e0)
             as gps_speed_km,
         median(silent_s) filter (where silent_s <= {{ var('gps_bridge_s') }}) as fix_interval_median_s,
         device_no,

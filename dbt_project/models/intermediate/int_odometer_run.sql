@@ -42,8 +42,8 @@ blanks as (
         max(case when odometer_km is not null then recorded_at end) as reading_at,
         max(reading_before_km) as reading_before_km,
         max(reading_before_at) as reading_before_at,
-        cast(sum({{ fixed('speed_step_km') }}) as double) as speed_step_km,
-        cast(sum({{ fixed('silent_s') }}) as double) as silent_s,
+        {{ fixed_sum('speed_step_km') }} as speed_step_km,
+        {{ fixed_sum('silent_s') }} as silent_s,
         device_no,
         measured_month
     from around_blanks
@@ -120,12 +120,18 @@ cut as (
 ),
 
 -- a plateau is readings of one value; its first row is the change
+changes as (
+    select
+        *,
+        cut_reason is not null or step_km <> 0 as is_first
+    from cut
+),
+
 plateaus_numbered as (
     select
         *,
-        sum(case when cut_reason is not null or step_km <> 0 then 1 else 0 end) over ({{ in_time_order() }})
-            as plateau_no
-    from cut
+        sum(case when is_first then 1 else 0 end) over ({{ in_time_order() }}) as plateau_no
+    from changes
 ),
 
 plateaus as (
@@ -140,9 +146,9 @@ plateaus as (
         max(resolution_km) as resolution_km,
         bool_or(has_speed) as has_speed,
         -- the step into the plateau, and what the speed says of the plateau itself
-        cast(sum({{ fixed('case when cut_reason is not null or step_km <> 0 then step_speed_km else 0e0 end') }}) as double) as before_speed_km,
-        cast(sum({{ fixed('case when cut_reason is not null or step_km <> 0 then 0e0 else step_speed_km end') }}) as double) as still_speed_km,
-        cast(sum({{ fixed('step_silent_s') }}) as double) as before_silent_s,
+        coalesce({{ fixed_sum('step_speed_km', where='is_first') }}, 0e0) as before_speed_km,
+        coalesce({{ fixed_sum('step_speed_km', where='not is_first') }}, 0e0) as still_speed_km,
+        {{ fixed_sum('step_silent_s') }} as before_silent_s,
         min_by(charged_total_ah, recorded_at) filter (where charged_total_ah is not null) as charged_total_from_ah,
         max_by(charged_total_ah, recorded_at) filter (where charged_total_ah is not null) as charged_total_to_ah,
         max(cell_slot_count) as cell_slot_count,
@@ -192,11 +198,11 @@ runs as (
         count(*) - 1 as change_count,
         min(case when start_reason is null then from_at end) as first_change_at,
         max(from_at) as last_change_at,
-        cast(sum({{ fixed('still_speed_km') }}) as double)
-        + coalesce(cast(sum({{ fixed('before_speed_km') }}) filter (where start_reason is null) as double), 0e0)
+        {{ fixed_sum('still_speed_km') }}
+        + coalesce({{ fixed_sum('before_speed_km', where='start_reason is null') }}, 0e0)
             as speed_km,
-        cast(sum({{ fixed('before_speed_km') }}) filter (where start_reason is not null) as double) as before_speed_km,
-        cast(sum({{ fixed('before_silent_s') }}) filter (where start_reason is not null) as double) as before_silent_s,
+        {{ fixed_sum('before_speed_km', where='start_reason is not null') }} as before_speed_km,
+        {{ fixed_sum('before_silent_s', where='start_reason is not null') }} as before_silent_s,
         min_by(still_speed_km, plateau_no) as head_speed_km,
         max_by(still_speed_km, plateau_no) as tail_speed_km,
         min_by(charged_total_from_ah, plateau_no) filter (where charged_total_from_ah is not null)

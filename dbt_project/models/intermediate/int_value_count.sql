@@ -48,6 +48,7 @@ messages as (
         cell_unfit_n,
         cell_min_mv,
         cell_sum_mv,
+        unsupported_channels,
         is_odometer_zero,
         is_soc_no_value,
         is_insulation_zero,
@@ -183,6 +184,7 @@ bms_checked as (
         count(*) filter (where {{ checked }}) as {{ rule }},
         {%- endfor %}
         count(*) filter (where pack_voltage_v is not null and pack_current_a is not null) as frozen_signal,
+        count(*) as unsupported_channel,
         device_no,
         measured_month
     from messages
@@ -259,11 +261,25 @@ hits as (
         measured_month
     from frozen
     group by device_no, measured_month
+    union all
+    -- not a rule of the list: on such a car every row is hit
+    select
+        'unsupported_channel' as rule,
+        count(*) as rows_hit,
+        min(recorded_at) as first_at,
+        max(recorded_at) as last_at,
+        min(unsupported_channels) as example,
+        device_no,
+        measured_month
+    from messages
+    where unsupported_channels is not null
+    group by device_no, measured_month
 ),
 
 checked as (
     {%- for rules, source_kind in [
-        (bms_rules + [('frozen_signal', 'suspect')], 'bms'), (gps_rules + [('gps_jump', 'suspect')], 'gps'),
+        (bms_rules + [('frozen_signal', 'suspect'), ('unsupported_channel', 'no_value')], 'bms'),
+        (gps_rules + [('gps_jump', 'suspect')], 'gps'),
     ] %}
     {%- set outer_last = loop.last %}
     {%- for rule in rules %}

@@ -97,11 +97,11 @@ own_pieces as (
 distance_day as (
     select
         service_date,
-        cast(sum({{ fixed('scaled_km') }}) as double) as distance_km,
-        cast(sum({{ fixed('unlogged_km') }}) as double) as unlogged_km,
-        cast(sum({{ fixed('repaired_km') }}) as double) as repaired_km,
-        cast(sum({{ fixed('uncertain_km') }}) as double) as step_uncertain_km,
-        cast(sum({{ fixed('open_km') }}) as double) as boundary_uncertain_km,
+        {{ fixed_sum('scaled_km') }} as distance_km,
+        {{ fixed_sum('unlogged_km') }} as unlogged_km,
+        {{ fixed_sum('repaired_km') }} as repaired_km,
+        {{ fixed_sum('uncertain_km') }} as step_uncertain_km,
+        {{ fixed_sum('open_km') }} as boundary_uncertain_km,
         device_no
     from own_pieces
     group by device_no, service_date
@@ -110,9 +110,9 @@ distance_day as (
 witness_day as (
     select
         service_date,
-        cast(sum({{ fixed('km') }}) filter (where source = 'speed' and kind <> 'bridge') as double) as distance_speed_km,
-        cast(sum({{ fixed('km') }}) filter (where source = 'gps') as double) as distance_gps_km,
-        cast(sum({{ fixed('unlogged_km') }}) filter (where source = 'gps') as double) as bridged_gps_km,
+        {{ fixed_sum('km', where="source = 'speed' and kind <> 'bridge'") }} as distance_speed_km,
+        {{ fixed_sum('km', where="source = 'gps'") }} as distance_gps_km,
+        {{ fixed_sum('unlogged_km', where="source = 'gps'") }} as bridged_gps_km,
         device_no
     from pieces
     group by device_no, service_date
@@ -134,7 +134,7 @@ last_reading as (
 after_reading as (
     select
         pieces.service_date,
-        cast(sum({{ fixed('pieces.km') }}) as double) as after_km,
+        {{ fixed_sum('pieces.km') }} as after_km,
         pieces.device_no
     from pieces
     left join last_reading
@@ -252,42 +252,63 @@ joined as (
         on calendar.device_no = gps_day.device_no and calendar.service_date = gps_day.service_date
     left join event_day
         on calendar.device_no = event_day.device_no and calendar.service_date = event_day.service_date
+),
+
+-- a day of a gated month has no figures
+figures as (
+    select
+        service_date,
+        odometer_start_km,
+        odometer_end_km,
+        distance_km,
+        distance_gps_km,
+        distance_speed_km,
+        unlogged_km,
+        repaired_km,
+        step_uncertain_km,
+        boundary_uncertain_km,
+        100 * (1 - unlogged_km / nullif(distance_km, 0)) as coverage_pct,
+        case
+            when speed_km > 0
+                then 100 * least(1e0, speed_seen_by_gps_km / greatest(speed_km, coalesce(distance_km, 0e0)))
+            when distance_gps_km > 0
+                then 100 * least(1e0, (distance_gps_km - bridged_gps_km) / greatest(distance_gps_km, distance_km))
+        end as gps_coverage_pct,
+        device_no
+    from joined
+    where gated_by is null
 )
 
 select
-    service_date,
-    distance_source,
-    gated_by,
-    case when gated_by is null then odometer_start_km end as odometer_start_km,
-    case when gated_by is null then odometer_end_km end as odometer_end_km,
-    case when gated_by is null then distance_km end as distance_km,
-    case when gated_by is null then distance_gps_km end as distance_gps_km,
-    case when gated_by is null then distance_speed_km end as distance_speed_km,
-    case when gated_by is null then unlogged_km end as unlogged_km,
-    case when gated_by is null then repaired_km end as repaired_km,
-    case when gated_by is null then step_uncertain_km end as step_uncertain_km,
-    case when gated_by is null then boundary_uncertain_km end as boundary_uncertain_km,
-    case when gated_by is null then 100 * (1 - unlogged_km / nullif(distance_km, 0)) end as coverage_pct,
+    joined.service_date,
+    joined.distance_source,
+    joined.gated_by,
+    figures.odometer_start_km,
+    figures.odometer_end_km,
+    figures.distance_km,
+    figures.distance_gps_km,
+    figures.distance_speed_km,
+    figures.unlogged_km,
+    figures.repaired_km,
+    figures.step_uncertain_km,
+    figures.boundary_uncertain_km,
+    figures.coverage_pct,
+    figures.gps_coverage_pct,
+    cast(joined.event_count as integer) as event_count,
+    cast(joined.message_count as bigint) as message_count,
+    cast(joined.fix_count as bigint) as fix_count,
+    cast(joined.gps_jump_count as integer) as gps_jump_count,
+    cast(joined.odometer_zero_count as bigint) as odometer_zero_count,
+    joined.interval_median_s,
+    coalesce(joined.soc_first_pct, joined.fuel_first_pct) as soc_start_pct,
+    coalesce(joined.soc_last_pct, joined.fuel_last_pct) as soc_end_pct,
     case
-        when gated_by is not null then null
-        when speed_km > 0 then 100 * least(1e0, speed_seen_by_gps_km / greatest(speed_km, coalesce(distance_km, 0e0)))
-        when distance_gps_km > 0
-            then 100 * least(1e0, (distance_gps_km - bridged_gps_km) / greatest(distance_gps_km, distance_km))
-    end as gps_coverage_pct,
-    cast(event_count as integer) as event_count,
-    cast(message_count as bigint) as message_count,
-    cast(fix_count as bigint) as fix_count,
-    cast(gps_jump_count as integer) as gps_jump_count,
-    cast(odometer_zero_count as bigint) as odometer_zero_count,
-    interval_median_s,
-    coalesce(soc_first_pct, fuel_first_pct) as soc_start_pct,
-    coalesce(soc_last_pct, fuel_last_pct) as soc_end_pct,
-    case
-        when soc_first_pct is not null then 'bms'
-        when fuel_first_pct is not null then 'gps'
+        when joined.soc_first_pct is not null then 'bms'
+        when joined.fuel_first_pct is not null then 'gps'
     end as soc_source,
     -- where both units report a SoC at the end of the day, they check each other
-    soc_last_pct - fuel_last_pct as soc_gps_difference_pct,
-    device_no,
-    measured_month
+    joined.soc_last_pct - joined.fuel_last_pct as soc_gps_difference_pct,
+    joined.device_no,
+    joined.measured_month
 from joined
+left join figures on joined.device_no = figures.device_no and joined.service_date = figures.service_date

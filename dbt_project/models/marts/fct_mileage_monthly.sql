@@ -24,19 +24,20 @@ sums as (
         max(gated_by) as gated_by,
         min_by(odometer_start_km, service_date) as odometer_start_km,
         max_by(odometer_end_km, service_date) as odometer_end_km,
-        cast(sum({{ fixed('distance_km') }}) as double) as distance_km,
-        cast(sum({{ fixed('distance_gps_km') }}) as double) as distance_gps_km,
-        cast(sum({{ fixed('distance_speed_km') }}) as double) as distance_speed_km,
-        cast(sum({{ fixed('unlogged_km') }}) as double) as unlogged_km,
-        cast(sum({{ fixed('repaired_km') }}) as double) as repaired_km,
-        cast(sum({{ fixed('step_uncertain_km') }}) as double) as step_uncertain_km,
+        {{ fixed_sum('distance_km') }} as distance_km,
+        {{ fixed_sum('distance_gps_km') }} as distance_gps_km,
+        {{ fixed_sum('distance_speed_km') }} as distance_speed_km,
+        {{ fixed_sum('unlogged_km') }} as unlogged_km,
+        {{ fixed_sum('repaired_km') }} as repaired_km,
+        {{ fixed_sum('step_uncertain_km') }} as step_uncertain_km,
         sum(event_count) as event_count,
         sum(message_count) as message_count,
         count(*) as day_count,
         count(*) filter (where message_count > 0 or fix_count > 0) as logged_day_count,
-        cast(sum({{ fixed('distance_km') }}) filter (where gps_coverage_pct >= {{ var('ratio_gps_coverage_pct') }}) as double) as seen_by_gps_km,
-        cast(sum({{ fixed('distance_gps_km') }}) filter (where gps_coverage_pct >= {{ var('ratio_gps_coverage_pct') }}) as double) as gps_km,
-        cast(sum({{ fixed('distance_km - unlogged_km - repaired_km') }}) filter (where distance_speed_km is not null) as double) as seen_by_speed_km,
+        {{ fixed_sum('distance_km', where='gps_coverage_pct >= ' ~ var('ratio_gps_coverage_pct')) }} as seen_by_gps_km,
+        {{ fixed_sum('distance_gps_km', where='gps_coverage_pct >= ' ~ var('ratio_gps_coverage_pct')) }} as gps_km,
+        {{ fixed_sum('distance_km - unlogged_km - repaired_km', where='distance_speed_km is not null') }}
+            as seen_by_speed_km,
         device_no,
         measured_month
     from daily
@@ -48,7 +49,7 @@ in_month as (
     select
         pieces.segment_no,
         max(pieces.segment_scaled_km) as segment_km,
-        cast(sum({{ fixed('pieces.scaled_km') }}) as double) as km,
+        {{ fixed_sum('pieces.scaled_km') }} as km,
         bool_or(
             pieces.from_month < pieces.measured_month or pieces.to_month > pieces.measured_month
         ) as is_crossing,
@@ -63,7 +64,7 @@ in_month as (
 
 boundaries as (
     select
-        coalesce(cast(sum({{ fixed('greatest(km, segment_km - km)') }}) filter (where is_crossing) as double), 0e0) as boundary_uncertain_km,
+        coalesce({{ fixed_sum('greatest(km, segment_km - km)', where='is_crossing') }}, 0e0) as boundary_uncertain_km,
         max(resolution_km) as resolution_km,
         device_no,
         measured_month
@@ -163,20 +164,21 @@ graded as (
     from bounded
 )
 
+-- days of a gated month have no figures, nor have their sums; the gate is named only where a NULL would get lost
 select
     distance_source,
-    case when gated_by is null then odometer_start_km end as odometer_start_km,
-    case when gated_by is null then odometer_end_km end as odometer_end_km,
-    case when gated_by is null then distance_km end as distance_km,
+    odometer_start_km,
+    odometer_end_km,
+    distance_km,
     case when gated_by is null then greatest(0e0, distance_km - boundary_km - low_error_km) end as distance_lo_km,
-    case when gated_by is null then distance_km + boundary_km + high_error_km end as distance_hi_km,
-    case when gated_by is null then distance_gps_km end as distance_gps_km,
-    case when gated_by is null then distance_speed_km end as distance_speed_km,
-    case when gated_by is null then unlogged_km end as unlogged_km,
-    case when gated_by is null then repaired_km end as repaired_km,
-    case when gated_by is null then step_uncertain_km end as step_uncertain_km,
+    distance_km + boundary_km + high_error_km as distance_hi_km,
+    distance_gps_km,
+    distance_speed_km,
+    unlogged_km,
+    repaired_km,
+    step_uncertain_km,
     case when gated_by is null then boundary_km end as boundary_uncertain_km,
-    case when gated_by is null then coverage_pct end as coverage_pct,
+    coverage_pct,
     odometer_gps_ratio,
     odometer_gps_band,
     odometer_speed_ratio,

@@ -15,18 +15,35 @@ device_setting as (
     select * from {{ source('ops', 'device_setting') }}
 ),
 
+-- which channels the car lacks: looked up once per car, not once per row
+car as (
+    select
+        cell_count,
+        insulation_cap_kohm,
+        nullif(unsupported_channels, 'none') as unsupported_channels,
+        {%- for channel in var('zero_channels') %}
+        position(' {{ channel }} ' in concat(' ', unsupported_channels, ' ')) > 0 as lacks_{{ channel }},
+        {%- endfor %}
+        device_no
+    from device_setting
+),
+
 decided as (
     select
         raw_bms.*,
         raw_bms.pack_current * coalesce(layout_setting.current_sign, 1) as signed_current_a,
         raw_bms.pack_volt * coalesce(layout_setting.voltage_scale, 1e0) as scaled_voltage_v,
-        device_setting.cell_count as decided_cell_count,
-        device_setting.insulation_cap_kohm
+        car.cell_count as decided_cell_count,
+        {%- for channel in var('zero_channels') %}
+        car.lacks_{{ channel }},
+        {%- endfor %}
+        car.unsupported_channels,
+        car.insulation_cap_kohm
     from raw_bms
     left join layout_setting
         on raw_bms.device_no = layout_setting.device_no and raw_bms.layout_id = layout_setting.layout_id
-    left join device_setting
-        on raw_bms.device_no = device_setting.device_no
+    left join car
+        on raw_bms.device_no = car.device_no
 ),
 
 renamed as (
@@ -41,20 +58,20 @@ renamed as (
         nullif(odometer, 0) as odometer_km,
         emobility_spd as speed_kmh,
         drive_motor_spd1 as motor_1_rpm,
-        drive_motor_spd2 as motor_2_rpm,
+        {{ supported('drive_motor_spd2') }} as motor_2_rpm,
         -- pack
         scaled_voltage_v as pack_voltage_v,
         signed_current_a as pack_current_a,
-        batt_pw as pack_power_kw,
+        {{ supported('batt_pw') }} as pack_power_kw,
         case when not {{ is_soc_no_value('soc') }} then soc end as soc_pct,
         case when not {{ is_soc_no_value('socd') }} then socd end as soc_display_pct,
-        soh as soh_bms_pct,
-        acceptable_chrg_pw as charge_power_limit_kw,
-        acceptable_dischrg_pw as discharge_power_limit_kw,
-        inverter_capacity_volt as inverter_capacitor_v,
+        {{ supported('soh') }} as soh_bms_pct,
+        {{ supported('acceptable_chrg_pw') }} as charge_power_limit_kw,
+        {{ supported('acceptable_dischrg_pw') }} as discharge_power_limit_kw,
+        {{ supported('inverter_capacity_volt') }} as inverter_capacitor_v,
         insul_resistance as insulation_kohm,
-        sub_batt_volt as aux_voltage_v,
-        airbag_hwire_duty as airbag_wire_duty_pct,
+        {{ supported('sub_batt_volt') }} as aux_voltage_v,
+        {{ supported('airbag_hwire_duty') }} as airbag_wire_duty_pct,
         -- lifetime counters
         cumul_current_chrgd as charged_total_ah,
         cumul_current_dischrgd as discharged_total_ah,
@@ -64,7 +81,7 @@ renamed as (
         cumul_energy_chrgd_q as quick_charged_total_kwh,
         chrg_cnt as charge_count,
         chrg_cnt_q as quick_charge_count,
-        op_time as operating_time_s,
+        {{ supported('op_time') }} as operating_time_s,
         trip_chrg_pw as trip_charged_kwh,
         trip_dischrg_pw as trip_discharged_kwh,
         est_chrg_time as charge_time_left_min,
@@ -112,6 +129,7 @@ renamed as (
         cell_placeholder_n,
         cell_unfit_n,
         -- no value (DOMAIN 3, kind 2): what the NULLs above were
+        unsupported_channels,
         coalesce(odometer = 0, false) as is_odometer_zero,
         {{ is_soc_no_value('soc') }} as is_soc_no_value,
         coalesce(insul_resistance = 0, false) as is_insulation_zero,
