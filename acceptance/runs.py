@@ -83,7 +83,7 @@ class Runs:
         return self._done["real"]
 
     def _run(self, name: str, landing: Path) -> Snapshot:
-        """Run the chain, learn and activate fleet versions as a monthly close does, and bring the devices up to date."""
+        """Run the chain, learn and activate fleet versions as a monthly close does, and run what they change."""
         print(f"{name}: running the chain", flush=True)
         settings = Settings(home=self.base / name / "home", landing=landing)
         with instance_of(settings) as instance:
