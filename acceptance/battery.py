@@ -1,5 +1,5 @@
-"""PART battery: sessions, trips, energy, capacity and state of health, on the fleets `fine` and `coarse`, on cars
-simulated for 36 months at session level, and on real logs.
+"""PART battery: sessions, trips, energy, capacity, state of health, on the fleets `fine` and `coarse`, on cars
+simulated for 36 months, and on real logs.
 
 Belongs here: the order of sections, state of health against the truth, real logs. Does not belong here: how sessions and
 trips are matched (``sessions``), what else the marts must say (``battery_marts``), coverage (``battery_statistics``).
