@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from dagster_duckdb import DuckDBResource
 
+from baas_dagster.durable import make_folder, put_in_place, sync
 from baas_dagster.partitions import PartitionId
 from baas_dagster.settings import DBT_PROJECT, Settings
 from baas_dagster.telemetry.columns import TableKind, lake_schema
@@ -172,19 +173,19 @@ class Lake:
 
     @staticmethod
     def write(path: Path, table: pa.Table) -> None:
-        """Write a table whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write a table whole or not at all; when this returns it survives a power loss."""
+        make_folder(path.parent)
         temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
         try:
             pq.write_table(table, temporary, compression="zstd", compression_level=1)
-            temporary.replace(path)
+            put_in_place(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
     @staticmethod
     def link(source: Path, target: Path) -> None:
         """Give a file that never changes a second name, atomically and without copying it."""
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
         temporary.unlink(missing_ok=True)
         try:
@@ -193,9 +194,11 @@ class Lake:
             if error.errno not in {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP}:
                 raise
             shutil.copyfile(source, temporary)  # a file system without hard links
+            sync(temporary)
         # a rename between two names of the same file does nothing and would leave the temporary name behind
         temporary.replace(target)
         temporary.unlink(missing_ok=True)
+        sync(target.parent)
 
     @staticmethod
     def remove(path: Path) -> None:

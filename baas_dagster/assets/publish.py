@@ -6,7 +6,6 @@ last published figures and says so (`published_state = 'kept'`).
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
+from baas_dagster.durable import make_folder, put_in_place, sync
 from baas_dagster.partitions import KST
 from baas_dagster.progress import Progress, step
 from baas_dagster.released import Releases
@@ -303,6 +303,8 @@ def _write_parquet(
             f"copy (select * from fleet.main.{table.name} order by {table.order_by}) to '{target}' "
             "(format parquet, compression zstd)"
         )
+        sync(target)
+    sync(target.parent)
     return {"rows": rows, "content": content}
 
 
@@ -318,21 +320,16 @@ def _put_in_place(folder: Path, fresh: Path, stamp: str, manifest: dict[str, Any
     """Snapshot, then Parquet, then manifest: what the manifest names is always there."""
     for name, table in manifest["tables"].items():
         table["path"] = f"versions/{stamp}/{name}/data.parquet"
-    snapshot = fresh / "fleet.duckdb"
-    with snapshot.open("rb") as handle:
-        os.fsync(handle.fileno())
     versions = folder / "versions"
-    versions.mkdir(exist_ok=True)
-    (fresh / "parquet").replace(versions / stamp)
-    snapshot.replace(folder / "fleet.duckdb")
+    make_folder(versions)
+    put_in_place(fresh / "parquet", versions / stamp)
+    put_in_place(fresh / "fleet.duckdb", folder / "fleet.duckdb")
     link = fresh / "parquet"
     link.symlink_to(Path("versions") / stamp)
     link.replace(folder / "parquet")
     text = fresh / "manifest.json"
     text.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-    with text.open("rb") as handle:
-        os.fsync(handle.fileno())
-    text.replace(folder / "manifest.json")
+    put_in_place(text, folder / "manifest.json")
     _sweep(folder)
     for outdated in sorted(p for p in versions.iterdir() if p.is_dir())[:-_KEPT_VERSIONS]:
         shutil.rmtree(outdated, ignore_errors=True)

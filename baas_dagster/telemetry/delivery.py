@@ -5,7 +5,8 @@ rows; the account per member (``rows_read`` = rows in slices + ``rows_rejected``
 wins, duplicates, what is new (the raw stage and the state).
 
 A member is used whole or not at all: its slices are written under ``.tmp-`` names and renamed once its end has been
-read, checksum included. Names of slices derive from the content, so reading a file again replaces its own slices.
+read, checksum included, and their content is on the disk. Names of slices derive from the content, so reading a file
+again replaces its own slices.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from baas_dagster.durable import make_folder, put_in_place
 from baas_dagster.telemetry import formats
 from baas_dagster.telemetry.archives import (
     ByteCounter,
@@ -471,7 +473,7 @@ class _SliceFiles:
                 self._open[idle].writer = None
             final = self._path(key)
             part = final.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{len(one.parts)}-{final.name}")
-            part.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(part.parent)
             one.parts.append(part)
             one.writer = _writer(part, table.schema)
         self._writing[key] = None
@@ -543,7 +545,7 @@ class _SliceFiles:
 def _join(one: _Open, final: Path, kind: TableKind) -> None:
     """One file out of the parts of a slice, in its place."""
     if len(one.parts) == 1:
-        one.parts[0].replace(final)
+        put_in_place(one.parts[0], final)
         return
     joined = _AtomicTable(final, lake_schema(kind))
     try:
@@ -599,7 +601,7 @@ class _AtomicTable:
     def __init__(self, path: Path, schema: Any) -> None:
         self._path = path
         self._temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._writer: Any = _writer(self._temporary, schema)
 
     def write(self, table: Any) -> None:
@@ -608,7 +610,7 @@ class _AtomicTable:
     def commit(self) -> None:
         self._writer.close()
         self._writer = None
-        self._temporary.replace(self._path)
+        put_in_place(self._temporary, self._path)
 
     def discard(self) -> None:
         if self._writer is not None:

@@ -15,17 +15,18 @@ PACKAGE = ROOT / "baas_dagster"
 # a module (or folder) may import the package's modules named here and those of the same folder, no others
 ALLOWED = {
     "settings": set(),
+    "durable": set(),
     "progress": set(),
     "partitions": {"settings"},
-    "telemetry": {"settings"},
+    "telemetry": {"settings", "durable"},
     "mileage": set(),
     "schemas": {"telemetry", "settings"},
     "simulator": {"telemetry.columns"},
-    "resources": {"settings", "partitions", "telemetry"},
+    "resources": {"settings", "durable", "partitions", "telemetry"},
     "state": {"settings", "partitions", "resources", "telemetry"},
     "intake": {"settings", "partitions", "progress", "resources", "state", "telemetry"},
 }
-WITHOUT_DAGSTER = ("settings", "progress", "telemetry", "mileage", "schemas", "simulator", "state", "intake")
+WITHOUT_DAGSTER = ("settings", "durable", "progress", "telemetry", "mileage", "schemas", "simulator", "state", "intake")
 
 
 def imported(path: Path) -> set[str]:
