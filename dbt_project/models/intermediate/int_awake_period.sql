@@ -25,7 +25,7 @@ place_minute as (
 
 periods as (
     select
-        min(source) as source, -- noqa: RF04
+        min(source) as source,
         awake_no,
         min(from_at) as from_at,
         max(to_at) as to_at,

@@ -33,7 +33,7 @@ place_minute as (
 
 fragments as (
     select
-        min(source) as source, -- noqa: RF04
+        min(source) as source,
         fragment_no,
         min(awake_no) as awake_no,
         min(service_date) as service_date,

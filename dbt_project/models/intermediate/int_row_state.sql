@@ -6,7 +6,7 @@ with
 
 bms as (
     select
-        'bms' as source, -- noqa: RF04
+        'bms' as source,
         recorded_at,
         case when not is_current_suspect then pack_current_a end as pack_current_a,
         case when not is_pack_voltage_suspect then pack_voltage_v end as pack_voltage_v,
@@ -46,7 +46,7 @@ bms_partition as (
 
 gps as (
     select
-        'gps' as source, -- noqa: RF04
+        'gps' as source,
         fixes.recorded_at,
         cast(null as double) as pack_current_a,
         cast(null as double) as pack_voltage_v,
