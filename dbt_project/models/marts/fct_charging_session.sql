@@ -175,8 +175,13 @@ judged as (
         *,
         {{ seconds_between('started_at', 'ended_at') }} as duration_s,
         -- a charge that is all seen has an integral; one with a silence has only the counter
-        coalesce(not is_inferred and silence_s = 0 and integrated_s >= {{ var('integral_share_min') }} * (integrated_s + lost_s), false)
-            as is_integral_whole,
+        coalesce(
+            not is_inferred and silence_s = 0
+            and integrated_s >= {{ var('integral_share_min') }} * (integrated_s + lost_s),
+            false
+        ) as is_integral_whole,
+        -- rows too far apart leave out the minutes in which the current rises and falls
+        coalesce(bridged_s <= {{ var('bridged_share_fine') }} * integrated_s, false) as is_integral_fine,
         coalesce(
             energy_counter_kwh is not null
             and not (energy_counter_kwh < {{ var('counter_step_kwh') }} and energy_integral_kwh > 5 * {{ var('counter_step_kwh') }}),
@@ -191,7 +196,7 @@ methods as (
         case
             -- the integral lies within the resolution of the counter, and is finer
             when
-                is_counter_moving and is_integral_whole
+                is_counter_moving and is_integral_whole and is_integral_fine
                 and abs(energy_counter_kwh - energy_integral_kwh) <= 2 * {{ var('counter_step_kwh') }}
                 then 'integral, counter agrees'
             when is_counter_moving then 'counter'
