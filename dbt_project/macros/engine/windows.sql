@@ -14,3 +14,11 @@
 {% macro duckdb__lag_known(expression) -%}
     lag({{ expression }} ignore nulls)
 {%- endmacro %}
+
+{% macro lead_known(expression) -%}
+    {{ adapter.dispatch('lead_known')(expression) }}
+{%- endmacro %}
+
+{% macro duckdb__lead_known(expression) -%}
+    lead({{ expression }} ignore nulls)
+{%- endmacro %}
