@@ -308,6 +308,23 @@ _CHECKED = {
         where {_MINE}
     """,
     "fct_odometer_event": f"select * from marts.fct_odometer_event where {_MINE}",
+    "fct_charging_session": f"select * from marts.fct_charging_session where {_MINE}",
+    "fct_trip": f"select * from marts.fct_trip where {_MINE}",
+    "fct_energy_daily": f"""
+        with sessions as (
+            select device_no, sum(energy_kwh) as session_charged_kwh
+            from marts.fct_charging_session where mode <> 'V2L' group by device_no
+        ),
+        days as (
+            select device_no, sum(charged_kwh) as days_charged_kwh
+            from marts.fct_energy_daily group by device_no
+        )
+        select d.*, sessions.session_charged_kwh, days.days_charged_kwh
+        from marts.fct_energy_daily as d
+        left join sessions using (device_no)
+        left join days using (device_no)
+        where {_MINE}
+    """,
 }
 
 

@@ -52,6 +52,9 @@ PUBLISHED: tuple[Published, ...] = (
     _mart("fct_mileage_daily", "device_no, service_date"),
     _mart("fct_mileage_monthly", "device_no, measured_month"),
     _mart("fct_odometer_event", "device_no, occurred_at, event_id"),
+    _mart("fct_charging_session", "device_no, started_at, session_id"),
+    _mart("fct_trip", "device_no, started_at, trip_id"),
+    _mart("fct_energy_daily", "device_no, service_date"),
     Published(
         "device_decision",
         "select device_no, decision, layout_id, value, confidence, n, evidence, is_overridden from ops.device_decision",

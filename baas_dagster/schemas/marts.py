@@ -17,6 +17,10 @@ __all__ = ["MART_CHECKS", "check_devices"]
 
 _KM_PER_DAY = 24 * 220.0  # what a car can drive in a day (DOMAIN 4: 220 km/h)
 _ROUNDING_KM = 1e-6
+_ROUNDING_KWH = 1e-6
+_MODES = ("AC", "DC", "V2L", "UNKNOWN")
+_PACK_KWH = 500.0  # more than any pack of a car or bus holds
+_CHARGER_KW = 400.0  # the strongest chargers in service
 
 
 def _number(*checks: pa.Check) -> pa.Column:
@@ -35,6 +39,17 @@ def _days_add_up(data: pa.PolarsData) -> pl.LazyFrame:
     frame: pl.LazyFrame = data.lazyframe
     difference = (pl.col("distance_km") - pl.col("days_distance_km")).abs()
     return frame.select((difference <= _ROUNDING_KM).fill_null(value=True))
+
+
+def _ends_after_start(data: pa.PolarsData) -> pl.LazyFrame:
+    frame: pl.LazyFrame = data.lazyframe
+    return frame.select((pl.col("ended_at") >= pl.col("started_at")).fill_null(value=False))
+
+
+def _days_add_up_to_sessions(data: pa.PolarsData) -> pl.LazyFrame:
+    frame: pl.LazyFrame = data.lazyframe
+    difference = (pl.col("session_charged_kwh") - pl.col("days_charged_kwh")).abs()
+    return frame.select((difference <= _ROUNDING_KWH).fill_null(value=True))
 
 
 MART_CHECKS: dict[str, pa.DataFrameSchema] = {
@@ -70,11 +85,51 @@ MART_CHECKS: dict[str, pa.DataFrameSchema] = {
         },
         strict=False,
     ),
+    "fct_charging_session": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "session_id": pa.Column(pl.String, nullable=False),
+            "started_at": pa.Column(pl.Datetime("us"), nullable=False),
+            "mode": pa.Column(pl.String, pa.Check.isin(list(_MODES), error="session_mode_known"), nullable=False),
+            "energy_kwh": _number(_within(-_PACK_KWH, _PACK_KWH, "session_energy_possible")),
+            "soc_start_pct": _number(_within(0, 100, "session_soc_0_100_pct")),
+            "soc_end_pct": _number(_within(0, 100, "session_soc_0_100_pct")),
+            "gap_share": _number(_within(0, 1, "session_gap_share_0_1")),
+        },
+        checks=[pa.Check(_ends_after_start, error="session_ends_after_its_start")],
+        strict=False,
+    ),
+    "fct_trip": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "trip_id": pa.Column(pl.String, nullable=False),
+            "started_at": pa.Column(pl.Datetime("us"), nullable=False),
+            "distance_km": _number(_at_least(0, "trip_distance_not_negative")),
+            "energy_out_kwh": _number(_within(-_ROUNDING_KWH, _PACK_KWH, "trip_energy_possible")),
+            "energy_regen_kwh": _number(_within(-_ROUNDING_KWH, _PACK_KWH, "trip_energy_possible")),
+        },
+        checks=[pa.Check(_ends_after_start, error="trip_ends_after_its_start")],
+        strict=False,
+    ),
+    "fct_energy_daily": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "service_date": pa.Column(pl.Date, nullable=False),
+            "charged_kwh": _number(_within(-_ROUNDING_KWH, 24 * _CHARGER_KW, "day_charge_possible")),
+            "charged_dc_kwh": _number(_at_least(-_ROUNDING_KWH, "day_charge_not_negative")),
+            "session_charged_kwh": _number(),
+            "days_charged_kwh": _number(),
+        },
+        checks=[pa.Check(_days_add_up_to_sessions, error="days_add_up_to_sessions")],
+        strict=False,
+    ),
 }
-"""One schema per checked mart. `days_distance_km` is added to a month: the sum of its days."""
+"""One schema per checked mart. `days_distance_km` is added to a month: the sum of its days; `session_charged_kwh` and
+`days_charged_kwh` to a day: the sums of its device's sessions and of all its device's days."""
 
 _HOLDS = {
     "day_distance_possible", "month_distance_possible", "days_add_up_to_month", "grade_a_to_d", "event_code_known",
+    "session_mode_known", "session_ends_after_its_start", "trip_ends_after_its_start", "days_add_up_to_sessions",
 }  # fmt: skip
 
 

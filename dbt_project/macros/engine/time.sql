@@ -65,3 +65,12 @@
 {% macro duckdb__time_slot(at, seconds) -%}
     epoch_us({{ at }}) // {{ seconds * 1000000 }}
 {%- endmacro %}
+
+{# Engine: a timestamp some seconds (a floating-point number, negative too) later, to the microsecond. #}
+{% macro add_seconds(at, seconds) -%}
+    {{ adapter.dispatch('add_seconds')(at, seconds) }}
+{%- endmacro %}
+
+{% macro duckdb__add_seconds(at, seconds) -%}
+    date_trunc('second', {{ at }} + to_microseconds(cast(round(({{ seconds }}) * 1000000) as bigint)))
+{%- endmacro %}

@@ -1,0 +1,118 @@
+{{ config(materialized='ephemeral', tags=['stitched']) }}
+-- One row per silence: what lies between two awake periods of a device in scope, whatever months they are of, with what
+-- SoC, counters and odometer say of it. Gated months are left out: they are part of a silence. A row whose gap is no
+-- longer than a logging gap is no silence but a joint: the two periods were cut by the month's edge.
+with
+
+partition_gate as (
+    select distinct
+        device_no,
+        measured_month
+    from {{ source('ops', 'partition_gate') }}
+    where {{ devices_in_scope() }}
+),
+
+periods as (
+    select awake_period.*
+    from {{ ref('int_awake_period') }} as awake_period
+    left join partition_gate
+        on
+            awake_period.device_no = partition_gate.device_no
+            and awake_period.measured_month = partition_gate.measured_month
+    where
+        partition_gate.device_no is null
+        and awake_period.{{ devices_in_scope() }}
+),
+
+paired as (
+    select
+        lag(to_at) over w as from_at,
+        from_at as to_at,
+        awake_no as next_awake_no,
+        measured_month as next_month,
+        lag(awake_no) over w as before_awake_no,
+        lag(measured_month) over w as before_month,
+        lag(state_last) over w as state_before,
+        state_first as state_after,
+        lag(soc_last_pct) over w as soc_before_pct,
+        soc_first_pct as soc_after_pct,
+        lag(current_last_a) over w as current_before_a,
+        current_first_a as current_after_a,
+        lag(pack_voltage_last_v) over w as voltage_before_v,
+        lag(lat_last) over w as lat_before,
+        lag(lng_last) over w as lng_before,
+        lat_first as lat_after,
+        lng_first as lng_after,
+        lag(module_temp_last_c) over w as temp_before_c,
+        -- a fall of a counter is a reset, another number of cells another pack: nothing can be said
+        {% for name, unit in [
+            ('charged_total', 'ah'), ('discharged_total', 'ah'), ('charged_total', 'kwh'),
+            ('discharged_total', 'kwh'), ('plug_total', 'kwh'), ('quick_total', 'kwh')
+        ] %}
+        case
+            when
+                coalesce(cell_slot_count = lag(cell_slot_count) over w, true)
+                and {{ name }}_first_{{ unit }} >= lag({{ name }}_last_{{ unit }}) over w
+                then {{ name }}_first_{{ unit }} - lag({{ name }}_last_{{ unit }}) over w
+        end as {{ name }}_step_{{ unit }},
+        max({{ name }}_last_{{ unit }}) over d > min({{ name }}_first_{{ unit }}) over d as is_{{ name }}_{{ unit }}_alive,
+        {% endfor %}
+        odometer_first_km - lag(odometer_last_km) over w as odometer_step_km,
+        device_no
+    from periods
+    window
+        w as (partition by device_no order by from_at, measured_month, awake_no),
+        d as (partition by device_no)
+),
+
+measured as (
+    select
+        from_at,
+        to_at,
+        {{ seconds_between('from_at', 'to_at') }} as silence_s,
+        next_awake_no,
+        next_month,
+        before_awake_no,
+        before_month,
+        state_before,
+        state_after,
+        soc_before_pct,
+        soc_after_pct,
+        soc_after_pct - soc_before_pct as soc_step_pct,
+        current_before_a,
+        current_after_a,
+        voltage_before_v,
+        lat_before,
+        lng_before,
+        lat_after,
+        lng_after,
+        temp_before_c,
+        -- a counter that never moves is no counter
+        case when is_charged_total_ah_alive then charged_total_step_ah end as charged_step_ah,
+        case when is_discharged_total_ah_alive then discharged_total_step_ah end as discharged_step_ah,
+        case when is_charged_total_kwh_alive then charged_total_step_kwh end as charged_step_kwh,
+        case when is_discharged_total_kwh_alive then discharged_total_step_kwh end as discharged_step_kwh,
+        case when is_plug_total_kwh_alive then plug_total_step_kwh end as plug_step_kwh,
+        case when is_quick_total_kwh_alive then quick_total_step_kwh end as quick_step_kwh,
+        odometer_step_km,
+        coalesce(odometer_step_km >= {{ var('silence_moved_km') }}, false) as has_moved,
+        device_no
+    from paired
+    where from_at is not null
+)
+
+select
+    *,
+    silence_s <= {{ var('logging_gap_s') }} as is_joint,
+    -- counters decide where there are any: a BMS that re-anchors its SoC over a rest lets it rise without a charge
+    case
+        when silence_s <= {{ var('logging_gap_s') }} then null
+        when plug_step_kwh is not null
+            then case when plug_step_kwh >= {{ var('inferred_min_kwh') }} then 'plug counter' end
+        when charged_step_kwh is not null and not has_moved
+            then case when charged_step_kwh >= {{ var('inferred_min_kwh') }} then 'charge counter' end
+        when charged_step_ah is not null and not has_moved
+            then case when charged_step_ah >= {{ var('inferred_min_ah') }} then 'charge counter' end
+        when soc_step_pct >= {{ var('inferred_min_soc_pct') }} then 'SoC'
+    end as charge_evidence
+from measured

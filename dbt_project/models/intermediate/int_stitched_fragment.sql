@@ -1,0 +1,124 @@
+{{ config(materialized='ephemeral', tags=['stitched']) }}
+-- One row per fragment of a device in scope, all its months in one order, gated months left out, with the pair of
+-- messages over the month's edge given to the fragment it leads into, as within a month.
+with
+
+partition_gate as (
+    select distinct
+        device_no,
+        measured_month
+    from {{ source('ops', 'partition_gate') }}
+    where {{ devices_in_scope() }}
+),
+
+fragments as (
+    select fragment.*
+    from {{ ref('int_fragment') }} as fragment
+    left join partition_gate
+        on fragment.device_no = partition_gate.device_no and fragment.measured_month = partition_gate.measured_month
+    where partition_gate.device_no is null and fragment.{{ devices_in_scope() }}
+),
+
+-- only a joint: what happened over a silence is no fragment's
+joint as (
+    select * from {{ ref('int_silence') }}
+    where is_joint
+),
+
+joined as (
+    select
+        fragments.*,
+        joint.from_at as joint_from_at,
+        joint.silence_s as joint_s,
+        case
+            when
+                joint.silence_s <= {{ var('integral_max_s') }}
+                or (
+                    joint.silence_s <= {{ var('bridge_max_s') }}
+                    and fragments.state in ('CHARGE', 'V2L') and joint.state_before = fragments.state
+                    and abs(joint.current_after_a - joint.current_before_a)
+                    <= {{ var('bridge_current_share') }}
+                    * greatest(abs(joint.current_after_a), abs(joint.current_before_a))
+                )
+                then (joint.current_before_a + joint.current_after_a) / 2 * joint.silence_s / 3600
+        end as joint_ah,
+        coalesce(joint.voltage_before_v, fragments.voltage_first_v) as joint_v,
+        joint.charged_step_ah as joint_charged_ah,
+        joint.discharged_step_ah as joint_discharged_ah,
+        joint.charged_step_kwh as joint_charged_kwh,
+        joint.discharged_step_kwh as joint_discharged_kwh
+    from fragments
+    left join joint
+        on
+            fragments.is_first_of_period
+            and fragments.device_no = joint.device_no and fragments.measured_month = joint.next_month
+            and fragments.awake_no = joint.next_awake_no
+)
+
+select
+    row_number() over (partition by device_no order by from_at, measured_month, fragment_no) as order_no,
+    source,
+    fragment_no,
+    awake_no,
+    service_date,
+    state,
+    from_at,
+    coalesce(joint_from_at, from_at) as since_at,
+    to_at,
+    duration_s,
+    interval_median_s,
+    is_first_of_period and joint_s is null as is_after_silence,
+    message_count,
+    soc_first_pct,
+    soc_last_pct,
+    step_first_at,
+    step_first_pct,
+    step_first_ah + coalesce(joint_ah, 0e0) as step_first_ah,
+    step_last_at,
+    step_last_pct,
+    step_last_ah + coalesce(joint_ah, 0e0) as step_last_ah,
+    charge_ah + greatest(coalesce(joint_ah, 0e0), 0e0) as charge_ah,
+    discharge_ah + greatest(-coalesce(joint_ah, 0e0), 0e0) as discharge_ah,
+    charge_kwh + greatest(coalesce(joint_ah * joint_v / 1000, 0e0), 0e0) as charge_kwh,
+    discharge_kwh + greatest(-coalesce(joint_ah * joint_v / 1000, 0e0), 0e0) as discharge_kwh,
+    integrated_s + case when joint_ah is not null then joint_s else 0e0 end as integrated_s,
+    bridged_s + case when joint_ah is not null and joint_s > {{ var('integral_max_s') }} then joint_s else 0e0 end
+        as bridged_s,
+    lost_s + case when joint_ah is null then coalesce(joint_s, 0e0) else 0e0 end as lost_s,
+    -- a counter that fell was reset: its step is unknown
+    case when charged_total_to_ah >= charged_total_from_ah then charged_total_to_ah - charged_total_from_ah end
+    + coalesce(joint_charged_ah, 0e0) as charged_step_ah,
+    case when discharged_total_to_ah >= discharged_total_from_ah then discharged_total_to_ah - discharged_total_from_ah end
+    + coalesce(joint_discharged_ah, 0e0) as discharged_step_ah,
+    case when charged_total_to_kwh >= charged_total_from_kwh then charged_total_to_kwh - charged_total_from_kwh end
+    + coalesce(joint_charged_kwh, 0e0) as charged_step_kwh,
+    case when discharged_total_to_kwh >= discharged_total_from_kwh then discharged_total_to_kwh - discharged_total_from_kwh end
+    + coalesce(joint_discharged_kwh, 0e0) as discharged_step_kwh,
+    max(charged_total_to_ah) over d > min(charged_total_from_ah) over d as is_charged_ah_alive,
+    max(charged_total_to_kwh) over d > min(charged_total_from_kwh) over d as is_charged_kwh_alive,
+    case when plug_total_to_kwh >= plug_total_from_kwh then plug_total_to_kwh - plug_total_from_kwh end as plug_step_kwh,
+    case when quick_total_to_kwh >= quick_total_from_kwh then quick_total_to_kwh - quick_total_from_kwh end
+        as quick_step_kwh,
+    odometer_from_km,
+    odometer_to_km,
+    speed_km,
+    current_first_a,
+    current_last_a,
+    current_max_a,
+    power_max_kw,
+    power_min_kw,
+    module_temp_first_c,
+    module_temp_max_c,
+    module_temp_mean_c,
+    ambient_mean_c,
+    ambient_n,
+    cable_count,
+    charge_flag_count,
+    fast_flag_count,
+    v2l_flag_count,
+    lat,
+    lng,
+    device_no,
+    measured_month
+from joined
+window d as (partition by device_no)

@@ -1,0 +1,200 @@
+{{ config(unique_key=['device_no'], tags=['stitched']) }}
+-- One row per device and KST day, from the device's first day with rows to its last one: the energy of sessions and
+-- trips cut at midnight, so that days add up to them. Days of a gated month are rows without figures.
+with
+
+days as (
+    select
+        service_date,
+        gated_by,
+        device_no,
+        measured_month
+    from {{ ref('fct_mileage_daily') }}
+    where {{ devices_in_scope() }}
+),
+
+session_part as (
+    select
+        *,
+        {{ short_hash("device_no || '|session|' || cast(min(from_at) over (partition by device_no, session_no) as varchar)") }}
+            as session_id
+    from {{ ref('int_session_part') }}
+),
+
+sessions as (
+    select * from {{ ref('fct_charging_session') }}
+    where {{ devices_in_scope() }}
+),
+
+trip_part as (
+    select * from {{ ref('int_trip_part') }}
+),
+
+trips as (
+    select * from {{ ref('fct_trip') }}
+    where {{ devices_in_scope() }}
+),
+
+fragments as (
+    select * from {{ ref('int_stitched_fragment') }}
+),
+
+silences as (
+    select * from {{ ref('int_silence') }}
+    where not is_joint
+),
+
+-- the energy of each part of a session by the method its session was measured with
+charged as (
+    select
+        sessions.mode,
+        sessions.session_id,
+        session_part.order_no,
+        session_part.from_at,
+        session_part.to_at,
+        session_part.from_date,
+        session_part.to_date,
+        case
+            when sessions.energy_method = 'counter' then session_part.counter_kwh
+            when sessions.energy_method like 'integral%' then session_part.integral_kwh
+        end as energy_kwh,
+        sessions.device_no
+    from session_part
+    inner join sessions
+        on session_part.device_no = sessions.device_no and session_part.session_id = sessions.session_id
+),
+
+-- a silence is cut at midnight by time; what a session took in it is taken to have come evenly
+charged_day as (
+    select
+        mode,
+        from_date as service_date,
+        energy_kwh,
+        device_no
+    from charged
+    where from_date = to_date
+    union all
+    select
+        charged.mode,
+        {{ kst_day('days.on_date') }} as service_date,
+        charged.energy_kwh * {{ seconds_between(
+            'greatest(charged.from_at, cast(days.on_date as timestamp))',
+            'least(charged.to_at, cast(' ~ add_days('days.on_date', 1) ~ ' as timestamp))'
+        ) }} / {{ seconds_between('charged.from_at', 'charged.to_at') }} as energy_kwh,
+        charged.device_no
+    from charged
+    {{ cross_join_days('charged.from_date', 'charged.to_date') }}
+    where charged.from_date < charged.to_date
+),
+
+charge_sums as (
+    select
+        service_date,
+        {{ sum_of("case when mode <> 'V2L' then energy_kwh end") }} as charged_kwh,
+        {{ sum_of("case when mode = 'DC' then energy_kwh end") }} as charged_dc_kwh,
+        {{ sum_of("case when mode = 'V2L' then energy_kwh end") }} as v2l_kwh,
+        device_no
+    from charged_day
+    group by device_no, service_date
+),
+
+started as (
+    select
+        service_date,
+        count(*) filter (where mode <> 'V2L') as session_count,
+        count(*) filter (where mode <> 'V2L' and is_inferred) as inferred_session_count,
+        count(*) filter (where mode <> 'V2L' and energy_kwh is null) as unmetered_session_count,
+        device_no
+    from sessions
+    group by device_no, service_date
+),
+
+-- a day is long enough for counters even where its trips are not
+driven as (
+    select
+        trip_part.service_date,
+        case when bool_and(trips.energy_method in ('counter', 'integral') or trips.energy_counter_kwh is not null) then
+            {{ sum_of("case when trips.energy_method = 'integral' then discharge_kwh else counter_out_kwh end") }}
+        end as out_kwh,
+        case when bool_and(trips.energy_method in ('counter', 'integral') or trips.energy_counter_kwh is not null) then
+            {{ sum_of("case when trips.energy_method = 'integral' then charge_kwh else counter_regen_kwh end") }}
+        end as regen_kwh,
+        count(distinct trips.trip_id) as trip_count,
+        trip_part.device_no
+    from trip_part
+    inner join trips on trip_part.device_no = trips.device_no and trip_part.trip_id = trips.trip_id
+    group by trip_part.device_no, trip_part.service_date
+),
+
+-- awake, neither on a trip nor charging
+rested as (
+    select
+        fragments.service_date,
+        {{ sum_of('fragments.discharge_kwh - fragments.charge_kwh') }} as energy_kwh,
+        {{ sum_of('fragments.integrated_s') }} as integrated_s,
+        fragments.device_no
+    from fragments
+    left join (
+        select
+            trip_part.order_no,
+            trip_part.device_no
+        from trip_part
+        inner join trips on trip_part.device_no = trips.device_no and trip_part.trip_id = trips.trip_id
+        union
+        select
+            charged.order_no,
+            charged.device_no
+        from charged
+        where charged.order_no is not null
+    ) as used
+        on fragments.device_no = used.device_no and fragments.order_no = used.order_no
+    where used.order_no is null
+    group by fragments.device_no, fragments.service_date
+),
+
+-- silences that were neither driven nor charged in: what the counters lost over them, cut at midnight by time
+slept as (
+    select
+        {{ kst_day('days.on_date') }} as service_date,
+        {{ sum_of(
+            '(silences.discharged_step_kwh - silences.charged_step_kwh) * '
+            ~ seconds_between(
+                'greatest(silences.from_at, cast(days.on_date as timestamp))',
+                'least(silences.to_at, cast(' ~ add_days('days.on_date', 1) ~ ' as timestamp))'
+            ) ~ ' / nullif(silences.silence_s, 0)'
+        ) }} as energy_kwh,
+        silences.device_no
+    from silences
+    {{ cross_join_days(kst_day('silences.from_at'), kst_day('silences.to_at')) }}
+    where not silences.has_moved and silences.charge_evidence is null
+    group by silences.device_no, days.on_date
+)
+
+select
+    days.service_date,
+    days.gated_by,
+    case when days.gated_by is null then coalesce(charge_sums.charged_kwh, 0e0) end as charged_kwh,
+    case when days.gated_by is null then coalesce(charge_sums.charged_dc_kwh, 0e0) end as charged_dc_kwh,
+    case when days.gated_by is null then coalesce(charge_sums.v2l_kwh, 0e0) end as v2l_kwh,
+    case
+        when days.gated_by is null then case when driven.trip_count > 0 then driven.out_kwh - driven.regen_kwh else 0e0 end
+    end as driven_net_kwh,
+    case when days.gated_by is null then case when driven.trip_count > 0 then driven.regen_kwh else 0e0 end end as regen_kwh,
+    case
+        when days.gated_by is null and (rested.integrated_s > 0 or slept.energy_kwh is not null)
+            then coalesce(rested.energy_kwh, 0e0) + coalesce(slept.energy_kwh, 0e0)
+    end as parked_kwh,
+    case when days.gated_by is null then cast(coalesce(started.session_count, 0) as integer) end as session_count,
+    case when days.gated_by is null then cast(coalesce(started.inferred_session_count, 0) as integer) end
+        as inferred_session_count,
+    case when days.gated_by is null then cast(coalesce(started.unmetered_session_count, 0) as integer) end
+        as unmetered_session_count,
+    case when days.gated_by is null then cast(coalesce(driven.trip_count, 0) as integer) end as trip_count,
+    days.device_no,
+    days.measured_month
+from days
+left join charge_sums on days.device_no = charge_sums.device_no and days.service_date = charge_sums.service_date
+left join started on days.device_no = started.device_no and days.service_date = started.service_date
+left join driven on days.device_no = driven.device_no and days.service_date = driven.service_date
+left join rested on days.device_no = rested.device_no and days.service_date = rested.service_date
+left join slept on days.device_no = slept.device_no and days.service_date = slept.service_date

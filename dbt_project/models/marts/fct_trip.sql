@@ -1,0 +1,143 @@
+{{ config(unique_key=['device_no'], tags=['stitched']) }}
+-- One row per trip: from its first move to its last one, standstills up to 5 minutes and silences up to 10 minutes
+-- inside. It belongs to the KST day and month of its start.
+with
+
+parts as (
+    select * from {{ ref('int_trip_part') }}
+),
+
+sums as (
+    select
+        trip_id,
+        min(from_at) as started_at,
+        max(to_at) as ended_at,
+        min(source) as source,
+        min_by(service_date, from_at) as service_date,
+        {{ sum_of('silence_s') }} as silence_s,
+        {{ sum_of('integrated_s') }} as integrated_s,
+        {{ sum_of('lost_s') }} as lost_s,
+        max_by(interval_median_s, message_count * 100000 - order_no % 100000) filter (where interval_median_s is not null)
+            as interval_median_s,
+        {{ first_of('odometer_from_km', 'from_at') }} as odometer_from_km,
+        {{ last_of('odometer_to_km', 'to_at') }} as odometer_to_km,
+        {{ sum_of('speed_km') }} as speed_km,
+        {{ first_of('soc_first_pct', 'from_at') }} as soc_start_pct,
+        {{ last_of('soc_last_pct', 'to_at') }} as soc_end_pct,
+        {{ sum_of('discharge_kwh') }} as integral_out_kwh,
+        {{ sum_of('charge_kwh') }} as integral_regen_kwh,
+        case when bool_and(counter_out_kwh is not null) then {{ sum_of('counter_out_kwh') }} end as counter_out_kwh,
+        case when bool_and(counter_regen_kwh is not null) then {{ sum_of('counter_regen_kwh') }} end as counter_regen_kwh,
+        {{ sum_of('ambient_mean_c * ambient_n') }} / nullif(sum(ambient_n), 0) as ambient_mean_c,
+        cast(sum(message_count) as bigint) as message_count,
+        device_no
+    from parts
+    group by device_no, trip_id
+),
+
+measured as (
+    select
+        *,
+        {{ seconds_between('started_at', 'ended_at') }} as duration_s,
+        odometer_to_km - odometer_from_km as odometer_km
+    from sums
+),
+
+-- an odometer that fell, jumped or stood still over the trip says nothing of it
+distanced as (
+    select
+        *,
+        coalesce(
+            odometer_km >= 0
+            and odometer_km <= {{ var('odometer_max_kmh') }} * duration_s / 3600 + {{ var('odometer_slack_km') }}
+            and not (odometer_km < {{ var('trip_min_km') }} and speed_km > {{ var('odometer_frozen_km') }})
+            and not (
+                silence_s = 0 and speed_km > 0 and interval_median_s <= {{ var('speed_dense_s') }}
+                and abs(odometer_km - speed_km)
+                > greatest({{ var('odometer_slack_km') }}, {{ var('witness_match_share') }} * speed_km)
+            ),
+            false
+        ) as is_odometer_good
+    from measured
+),
+
+trips as (
+    select
+        *,
+        case
+            when is_odometer_good then odometer_km
+            when speed_km > 0 then speed_km
+        end as distance_km,
+        case
+            when is_odometer_good then 'odometer'
+            when speed_km > 0 then case when source = 'gps' then 'gps' else 'speed' end
+        end as distance_method,
+        coalesce(
+            interval_median_s <= {{ var('trip_integral_max_s') }}
+            and integrated_s > 0
+            and lost_s + silence_s <= {{ var('trip_lost_share_max') }} * (integrated_s + lost_s + silence_s),
+            false
+        ) as has_integral,
+        coalesce(
+            counter_out_kwh is not null and counter_regen_kwh is not null
+            and not (
+                counter_out_kwh < {{ var('counter_step_kwh') }} and integral_out_kwh > 5 * {{ var('counter_step_kwh') }}
+            ),
+            false
+        ) as has_counters
+    from distanced
+),
+
+methods as (
+    select
+        *,
+        case
+            when has_counters and distance_km >= {{ var('trip_counter_min_km') }} then 'counter'
+            when has_integral then 'integral'
+            when has_counters then 'none: too short for counters'
+            when source = 'gps' then 'none: no current'
+            when integrated_s = 0 and lost_s > 0 and interval_median_s <= {{ var('integral_max_s') }} then 'none: no current'
+            when interval_median_s <= {{ var('trip_integral_max_s') }} then 'none: no counters and rows lost'
+            else 'none: no counters and rows too far apart'
+        end as energy_method
+    from trips
+    where distance_km >= {{ var('trip_min_km') }}
+)
+
+select
+    trip_id,
+    service_date,
+    started_at,
+    ended_at,
+    duration_s,
+    distance_km,
+    distance_method,
+    case
+        when energy_method = 'counter' then counter_out_kwh
+        when energy_method = 'integral' then integral_out_kwh
+    end as energy_out_kwh,
+    case
+        when energy_method = 'counter' then counter_regen_kwh
+        when energy_method = 'integral' then integral_regen_kwh
+    end as energy_regen_kwh,
+    case
+        when energy_method = 'counter' then counter_out_kwh - counter_regen_kwh
+        when energy_method = 'integral' then integral_out_kwh - integral_regen_kwh
+    end as energy_net_kwh,
+    energy_method,
+    counter_out_kwh - counter_regen_kwh as energy_counter_kwh,
+    case when has_integral then integral_out_kwh - integral_regen_kwh end as energy_integral_kwh,
+    case when has_integral then
+        100 * (counter_out_kwh - counter_regen_kwh - (integral_out_kwh - integral_regen_kwh))
+        / nullif(integral_out_kwh - integral_regen_kwh, 0)
+    end as disagreement_pct,
+    greatest(0e0, 1 - silence_s / nullif(duration_s, 0)) as logged_share,
+    soc_start_pct,
+    soc_end_pct,
+    ambient_mean_c,
+    distance_km / nullif(duration_s, 0) * 3600 as speed_mean_kmh,
+    interval_median_s,
+    message_count,
+    device_no,
+    {{ month_of('service_date') }} as measured_month
+from methods
