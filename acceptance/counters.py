@@ -1,4 +1,4 @@
-"""Does the audit of counters find what it should? Cars simulated at the level of awake periods, judged by the very model.
+"""Does the audit of counters find what it should? Cars simulated as awake periods, judged by the published model.
 
 Belongs here: counters of cars with and without a fault, and the rates of false alarms and of detections of
 ``fct_counter_audit_monthly`` on them. Does not belong here: the audit itself (dbt), rows of a fleet (``simulator``).
@@ -11,7 +11,7 @@ of the current, each on top of the car's own healthy errors.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -172,7 +172,8 @@ def audit(cars: dict[str, tuple[int, Fault]], months: int, seed: int, home: Path
             connection.execute(f"delete from ops.{table}")
         connection.execute("insert into ops.scope_device select distinct device_no from periods")
         connection.executemany(
-            "insert into ops.device_setting (device_no, chemistry, cell_count, capacity_nominal_ah) values (?, ?, ?, ?)",
+            "insert into ops.device_setting (device_no, chemistry, cell_count, capacity_nominal_ah) "
+            "values (?, ?, ?, ?)",
             devices,
         )
     Dbt(settings, warehouse).run(["fct_counter_audit_monthly"])
@@ -207,9 +208,11 @@ def counters_section(seed: int, healthy: int = 160, faulty: int = 40, months: in
     )
     cars: dict[str, tuple[int, Fault]] = {}
     cases = [("healthy", Fault("healthy"))]
-    for name, fault, _ in _FAULTS:
-        for start in (_ONSET, 0):
-            cases.append((f"{name} from {start}", Fault(name, fault.asymmetry, fault.offset_a, start)))
+    cases += [
+        (f"{name} from {start}", replace(fault, from_month=start))
+        for name, fault, _ in _FAULTS
+        for start in (_ONSET, 0)
+    ]
     for name, fault in cases:
         for number in range(healthy if name == "healthy" else faulty):
             cars[f"{name}|{number:04d}"] = (len(cars), fault)
@@ -221,12 +224,13 @@ def counters_section(seed: int, healthy: int = 160, faulty: int = 40, months: in
         (pl.col("verdict") == "drift").alias("is_drift"),
     )
     quiet = found.filter(pl.col("case") == "healthy")
-    share, cars_flagged = quiet["is_drift"].mean(), quiet.group_by("device_no").agg(pl.col("is_drift").mean())
-    worse = cars_flagged.filter(pl.col("is_drift") > 0.01).height
-    text = f"{100 * float(share or 0):.2f} % of months, on {worse} of {cars_flagged.height} cars"
-    section.figures.append(
-        Figure("months of cars without fault that are flagged", "<= 1 %", text, float(share or 0) <= 0.01)
+    share, cars_flagged = (
+        quiet.filter("is_drift").height / quiet.height,
+        quiet.group_by("device_no").agg(pl.col("is_drift").mean()),
     )
+    worse = cars_flagged.filter(pl.col("is_drift") > 0.01).height
+    text = f"{100 * share:.2f} % of months, on {worse} of {cars_flagged.height} cars"
+    section.figures.append(Figure("months of cars without fault that are flagged", "<= 1 %", text, share <= 0.01))
     for name, _, within in _FAULTS:
         for start, words in ((_ONSET, "begins"), (0, "was always there")):
             mine = found.filter(pl.col("case") == f"{name} from {start}")
@@ -235,7 +239,7 @@ def counters_section(seed: int, healthy: int = 160, faulty: int = 40, months: in
                 .group_by("device_no")
                 .agg(pl.col("is_drift").any())["is_drift"]
             )
-            rate = float(hit.mean() or 0)
+            rate = hit.sum() / hit.len()
             section.figures.append(
                 Figure(
                     f"{name} that {words}: found within {within} month{'s' if within > 1 else ''}",

@@ -5,7 +5,7 @@
 
 {# Lower edge of the SoC band; 100 % belongs to the band below it. #}
 {% macro soc_band_of(value, width) -%}
-    least({{ band_of(value, width) }}, 100e0 - {{ width }}e0)
+    case when {{ value }} >= 100 then 100e0 - {{ width }}e0 else {{ band_of(value, width) }} end
 {%- endmacro %}
 
 {# Lower edge of the band of a current rate (1/h, never negative); 0 where nothing flows. #}

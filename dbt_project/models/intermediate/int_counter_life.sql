@@ -82,9 +82,9 @@ begun as (
 lives as (
     select
         *,
-        sum(case when is_new_life then 1 else 0 end) over (
+        cast(sum(case when is_new_life then 1 else 0 end) over (
             partition by device_no order by from_at rows between unbounded preceding and current row
-        ) as life_no
+        ) as bigint) as life_no
     from begun
 ),
 
