@@ -1,7 +1,8 @@
 {{ config(unique_key=['device_no', 'measured_month'], tags=['local']) }}
 -- One row per maximal run of messages of one state within one awake period and one KST day: what moved in it, with the
--- readings at its edges. The pair of messages that leads into a row belongs to that row's fragment. Local; midnight
--- cuts, a month's edge cuts too, and no threshold of duration is applied: the stitching joins and judges.
+-- readings at its edges. The pair of messages that leads into a row belongs to that row's fragment. A charge is also
+-- cut where a pair of messages is not integrated. Local; midnight cuts, a month's edge cuts too, and no threshold of
+-- duration is applied: the stitching joins and judges.
 with
 
 rows_stated as (

@@ -220,6 +220,8 @@ select
         case
             when
                 is_waking or state <> state_before
+                -- a charge is cut where its current is not known, so that every piece of it is integrated throughout
+                or (state = 'CHARGE' and pair_s is null)
                 or {{ kst_day('recorded_at') }} <> {{ kst_day('message_before_at') }}
                 then 1
             else 0

@@ -12,16 +12,19 @@ partition_gate as (
     where {{ devices_in_scope() }}
 ),
 
+awake_period as (
+    select * from {{ ref('int_awake_period') }}
+    where {{ devices_in_scope() }}
+),
+
 periods as (
     select awake_period.*
-    from {{ ref('int_awake_period') }} as awake_period
+    from awake_period
     left join partition_gate
         on
             awake_period.device_no = partition_gate.device_no
             and awake_period.measured_month = partition_gate.measured_month
-    where
-        partition_gate.device_no is null
-        and awake_period.{{ devices_in_scope() }}
+    where partition_gate.device_no is null
 ),
 
 paired as (

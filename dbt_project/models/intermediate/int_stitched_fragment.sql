@@ -11,12 +11,17 @@ partition_gate as (
     where {{ devices_in_scope() }}
 ),
 
+fragment as (
+    select * from {{ ref('int_fragment') }}
+    where {{ devices_in_scope() }}
+),
+
 fragments as (
     select fragment.*
-    from {{ ref('int_fragment') }} as fragment
+    from fragment
     left join partition_gate
         on fragment.device_no = partition_gate.device_no and fragment.measured_month = partition_gate.measured_month
-    where partition_gate.device_no is null and fragment.{{ devices_in_scope() }}
+    where partition_gate.device_no is null
 ),
 
 -- only a joint: what happened over a silence is no fragment's

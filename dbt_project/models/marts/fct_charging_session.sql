@@ -17,18 +17,47 @@ silences as (
     where not is_joint and has_moved
 ),
 
--- charge up to each part; a silence that no counter bridges is a hole
+paused as (
+    select
+        *,
+        coalesce(
+            {{ seconds_between('max(to_at) over (w rows between unbounded preceding and 1 preceding)', 'from_at') }}
+            > {{ var('charge_min_s') }},
+            false
+        ) as is_after_pause
+    from parts
+    window w as (partition by device_no, session_no order by from_at, to_at)
+),
+
+-- charge up to each part; a pause, a pair of messages without current and a silence that no counter bridges are holes
 ordered as (
     select
         *,
-        coalesce(sum({{ fixed('net_ah') }}) over (
-            w rows between unbounded preceding and 1 preceding
-        ), 0) as before_ah,
-        count(case when state = 'SILENCE' and net_ah is null then 1 end) over (
+        coalesce(sum({{ fixed('net_ah') }}) over (w rows between unbounded preceding and 1 preceding), 0) as before_ah,
+        count(case when is_after_pause or lost_s > 0 or (state = 'SILENCE' and net_ah is null) then 1 end) over (
             w rows between unbounded preceding and current row
-        ) as hole_no
-    from parts
+        ) as hole_no,
+        count(case when is_after_pause then 1 end) over (w rows between unbounded preceding and current row)
+            as pause_no
+    from paused
     window w as (partition by device_no, session_no order by from_at, to_at)
+),
+
+periods as (
+    select
+        session_no,
+        count(*) as period_count,
+        device_no
+    from (
+        select
+            session_no,
+            pause_no,
+            device_no
+        from ordered
+        group by device_no, session_no, pause_no
+        having sum({{ fixed('charging_s') }}) >= {{ var('charge_min_s') }}
+    ) as long_enough
+    group by device_no, session_no
 ),
 
 stretches as (
@@ -59,7 +88,13 @@ sums as (
         session_no,
         min(direction) as direction,
         bool_and(is_inferred) as is_inferred,
-        string_agg(distinct evidence, ', ' order by evidence) as evidence,
+        concat_ws(
+            ', ',
+            case when bool_or(evidence = 'current') then 'current' end,
+            case when bool_or(evidence = 'plug counter') then 'plug counter' end,
+            case when bool_or(evidence = 'charge counter') then 'charge counter' end,
+            case when bool_or(evidence = 'SoC') then 'SoC' end
+        ) as evidence,
         min(from_at) as from_at,
         max(to_at) as to_at,
         -- its edges that are silences: how long and how much
@@ -89,7 +124,6 @@ sums as (
         cast(sum(fast_flag_count) as bigint) as fast_flag_count,
         cast(sum(v2l_flag_count) as bigint) as v2l_flag_count,
         cast(sum(message_count) as bigint) as message_count,
-        count(*) filter (where not is_inferred) as period_count,
         max_by(lat, message_count * 100000 - coalesce(order_no, 0) % 100000) filter (where lat is not null) as lat,
         max_by(lng, message_count * 100000 - coalesce(order_no, 0) % 100000) filter (where lng is not null) as lng,
         device_no
@@ -152,19 +186,25 @@ confirmed as (
         sums.silence_s - coalesce(edge.edge_silence_s, 0) + coalesce(edge.before_s, 0) + coalesce(edge.after_s, 0)
         + sums.lost_s as gap_s,
         steps.step_soc_delta_pct,
-        steps.step_charge_ah
+        steps.step_charge_ah,
+        coalesce(periods.period_count, 0) as period_count
     from sums
     left join edge on sums.device_no = edge.device_no and sums.session_no = edge.session_no
     left join steps on sums.device_no = steps.device_no and sums.session_no = steps.session_no
+    left join periods on sums.device_no = periods.device_no and sums.session_no = periods.session_no
     where
         sums.is_inferred
         or (
             sums.charging_s >= {{ var('charge_min_s') }}
             and (
-                sums.flag_count > 0 or sums.v2l_flag_count > 0
+                sums.v2l_flag_count > 0
+                or (sums.direction = 'out' and sums.energy_integral_kwh >= {{ var('v2l_min_kwh') }})
                 or (
                     sums.direction = 'in'
-                    and (sums.soc_end_pct > sums.soc_start_pct or sums.energy_counter_kwh > 0 or sums.charge_counter_ah > 0)
+                    and (
+                        sums.flag_count > 0 or sums.soc_end_pct > sums.soc_start_pct
+                        or sums.energy_counter_kwh > 0 or sums.charge_counter_ah > 0
+                    )
                 )
             )
         )
@@ -175,8 +215,13 @@ judged as (
         *,
         {{ seconds_between('started_at', 'ended_at') }} as duration_s,
         -- a charge that is all seen has an integral; one with a silence has only the counter
-        coalesce(not is_inferred and silence_s = 0 and integrated_s >= {{ var('integral_share_min') }} * (integrated_s + lost_s), false)
-            as is_integral_whole,
+        coalesce(
+            not is_inferred and silence_s = 0
+            and integrated_s >= {{ var('integral_share_min') }} * (integrated_s + lost_s),
+            false
+        ) as is_integral_whole,
+        -- rows too far apart leave out the minutes in which the current rises and falls
+        coalesce(bridged_s <= {{ var('bridged_share_fine') }} * integrated_s, false) as is_integral_fine,
         coalesce(
             energy_counter_kwh is not null
             and not (energy_counter_kwh < {{ var('counter_step_kwh') }} and energy_integral_kwh > 5 * {{ var('counter_step_kwh') }}),
@@ -191,7 +236,7 @@ methods as (
         case
             -- the integral lies within the resolution of the counter, and is finer
             when
-                is_counter_moving and is_integral_whole
+                is_counter_moving and is_integral_whole and is_integral_fine
                 and abs(energy_counter_kwh - energy_integral_kwh) <= 2 * {{ var('counter_step_kwh') }}
                 then 'integral, counter agrees'
             when is_counter_moving then 'counter'

@@ -64,7 +64,28 @@ charged as (
         on session_part.device_no = sessions.device_no and session_part.session_id = sessions.session_id
 ),
 
--- a silence is cut at midnight by time; what a session took in it is taken to have come evenly
+-- a silence is cut at midnight by time; what a session took in it is taken to have come evenly, on the days that have
+-- figures: a gated month in between has none
+cut as (
+    select
+        charged.mode,
+        days.service_date,
+        charged.energy_kwh,
+        charged.session_id,
+        charged.from_at,
+        {{ seconds_between(
+            'greatest(charged.from_at, cast(days.service_date as timestamp))',
+            'least(charged.to_at, cast(' ~ add_days('days.service_date', 1) ~ ' as timestamp))'
+        ) }} as part_s,
+        charged.device_no
+    from charged
+    inner join days
+        on
+            charged.device_no = days.device_no
+            and days.service_date between charged.from_date and charged.to_date
+    where charged.from_date < charged.to_date and days.gated_by is null
+),
+
 charged_day as (
     select
         mode,
@@ -75,16 +96,11 @@ charged_day as (
     where from_date = to_date
     union all
     select
-        charged.mode,
-        {{ kst_day('days.on_date') }} as service_date,
-        charged.energy_kwh * {{ seconds_between(
-            'greatest(charged.from_at, cast(days.on_date as timestamp))',
-            'least(charged.to_at, cast(' ~ add_days('days.on_date', 1) ~ ' as timestamp))'
-        ) }} / {{ seconds_between('charged.from_at', 'charged.to_at') }} as energy_kwh,
-        charged.device_no
-    from charged
-    {{ cross_join_days('charged.from_date', 'charged.to_date') }}
-    where charged.from_date < charged.to_date
+        mode,
+        service_date,
+        energy_kwh * part_s / sum(part_s) over (partition by device_no, session_id, from_at) as energy_kwh,
+        device_no
+    from cut
 ),
 
 charge_sums as (
@@ -113,11 +129,11 @@ started as (
 driven as (
     select
         trip_part.service_date,
-        case when bool_and(trips.energy_method in ('counter', 'integral') or trips.energy_counter_kwh is not null) then
-            {{ sum_of("case when trips.energy_method = 'integral' then discharge_kwh else counter_out_kwh end") }}
+        case when bool_and(trips.energy_net_kwh is not null or trips.energy_counter_kwh is not null) then
+            {{ sum_of("case when trips.energy_method like 'integral%' then discharge_kwh else counter_out_kwh end") }}
         end as out_kwh,
-        case when bool_and(trips.energy_method in ('counter', 'integral') or trips.energy_counter_kwh is not null) then
-            {{ sum_of("case when trips.energy_method = 'integral' then charge_kwh else counter_regen_kwh end") }}
+        case when bool_and(trips.energy_net_kwh is not null or trips.energy_counter_kwh is not null) then
+            {{ sum_of("case when trips.energy_method like 'integral%' then charge_kwh else counter_regen_kwh end") }}
         end as regen_kwh,
         count(distinct trips.trip_id) as trip_count,
         trip_part.device_no
@@ -130,8 +146,11 @@ driven as (
 rested as (
     select
         fragments.service_date,
-        {{ sum_of('fragments.discharge_kwh - fragments.charge_kwh') }} as energy_kwh,
-        {{ sum_of('fragments.integrated_s') }} as integrated_s,
+        -- rows too far apart for an integral: the counters
+        {{ sum_of(
+            'case when fragments.integrated_s >= fragments.lost_s then fragments.discharge_kwh - fragments.charge_kwh'
+            ~ ' when fragments.is_charged_kwh_alive then fragments.discharged_step_kwh - fragments.charged_step_kwh end'
+        ) }} as energy_kwh,
         fragments.device_no
     from fragments
     left join (
@@ -181,7 +200,7 @@ select
     end as driven_net_kwh,
     case when days.gated_by is null then case when driven.trip_count > 0 then driven.regen_kwh else 0e0 end end as regen_kwh,
     case
-        when days.gated_by is null and (rested.integrated_s > 0 or slept.energy_kwh is not null)
+        when days.gated_by is null and (rested.energy_kwh is not null or slept.energy_kwh is not null)
             then coalesce(rested.energy_kwh, 0e0) + coalesce(slept.energy_kwh, 0e0)
     end as parked_kwh,
     case when days.gated_by is null then cast(coalesce(started.session_count, 0) as integer) end as session_count,

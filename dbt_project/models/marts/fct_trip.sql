@@ -92,6 +92,12 @@ methods as (
     select
         *,
         case
+            -- the integral lies within the resolution of the counters, and is finer
+            when
+                has_integral and has_counters
+                and abs(counter_out_kwh - counter_regen_kwh - (integral_out_kwh - integral_regen_kwh))
+                <= 2 * {{ var('counter_step_kwh') }}
+                then 'integral, counter agrees'
             when has_counters and distance_km >= {{ var('trip_counter_min_km') }} then 'counter'
             when has_integral then 'integral'
             when has_counters then 'none: too short for counters'
@@ -114,15 +120,15 @@ select
     distance_method,
     case
         when energy_method = 'counter' then counter_out_kwh
-        when energy_method = 'integral' then integral_out_kwh
+        when energy_method like 'integral%' then integral_out_kwh
     end as energy_out_kwh,
     case
         when energy_method = 'counter' then counter_regen_kwh
-        when energy_method = 'integral' then integral_regen_kwh
+        when energy_method like 'integral%' then integral_regen_kwh
     end as energy_regen_kwh,
     case
         when energy_method = 'counter' then counter_out_kwh - counter_regen_kwh
-        when energy_method = 'integral' then integral_out_kwh - integral_regen_kwh
+        when energy_method like 'integral%' then integral_out_kwh - integral_regen_kwh
     end as energy_net_kwh,
     energy_method,
     counter_out_kwh - counter_regen_kwh as energy_counter_kwh,
