@@ -1,12 +1,12 @@
 {{ config(materialized='ephemeral', tags=['stitched']) }}
--- One row per awake period with BMS messages: its counters, and the life of the counters it belongs to. A new life begins
+-- One row per awake period: its counters, and the life of the counters it belongs to. A new life begins
 -- where a counter falls, or jumps by more net charge than the pack holds: a reset, or another pack. What moved over the
 -- silence before a period counts with the period. Stitched, gated months left out.
 with
 
 periods as (
     select * from {{ ref('int_awake_period') }}
-    where {{ devices_in_scope() }} and {{ outside_gates() }} and source = 'bms'
+    where {{ devices_in_scope() }} and {{ outside_gates() }}
 ),
 
 device_setting as (
