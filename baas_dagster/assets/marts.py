@@ -320,6 +320,29 @@ _CHECKED = {
         left join days using (device_no)
         where {_MINE}
     """,
+    "fct_soc_daily": f"select * from marts.fct_soc_daily where {_MINE}",
+    "fct_exposure_monthly": f"""
+        with days as (
+            select device_no, measured_month, sum(logged_h + silent_h) as span_h
+            from marts.fct_soc_daily group by device_no, measured_month
+        )
+        select e.*, sum(e.hours) over (partition by device_no, measured_month, e.kind) as kind_h, days.span_h
+        from marts.fct_exposure_monthly as e left join days using (device_no, measured_month)
+        where {_MINE}
+    """,
+    # dated by its last pass, so that a failed check has a month to stand in
+    "fct_charge_curve": f"""
+        select *, strftime(last_at, '%Y-%m') as measured_month from marts.fct_charge_curve where {_MINE}
+    """,
+    **{
+        table: f"select * from marts.{table} where {_MINE}"
+        for table in (
+            "fct_efficiency_monthly",
+            "fct_power_monthly",
+            "fct_parked_loss",
+            "fct_counter_audit_monthly",
+        )
+    },
 }
 
 

@@ -56,6 +56,13 @@ PUBLISHED: tuple[Published, ...] = (
     _mart("fct_charging_session", "device_no, started_at, session_id"),
     _mart("fct_trip", "device_no, started_at, trip_id"),
     _mart("fct_energy_daily", "device_no, service_date"),
+    _mart("fct_soc_daily", "device_no, service_date"),
+    _mart("fct_counter_audit_monthly", "device_no, measured_month"),
+    _mart("fct_efficiency_monthly", "device_no, measured_month, band_kind, band"),
+    _mart("fct_power_monthly", "device_no, measured_month, temperature_from_c nulls first, soc_from_pct nulls first"),
+    _mart("fct_exposure_monthly", "device_no, measured_month, kind, band_from nulls first"),
+    _mart("fct_charge_curve", "device_no, mode, soc_from_pct, temperature_from_c nulls first"),
+    _mart("fct_parked_loss", "device_no, measured_month"),
     Published(
         "fct_charging_session",
         """

@@ -21,6 +21,12 @@ _ROUNDING_KWH = 1e-6
 _MODES = ("AC", "DC", "V2L", "UNKNOWN")
 _PACK_KWH = 500.0  # more than any pack of a car or bus holds
 _CHARGER_KW = 400.0  # the strongest chargers in service
+_ROUNDING_H = 1e-6
+_OHM_MAX_M = 5_000.0  # ten times a cold pack of 200 cells
+_KWH_PER_100KM_MAX = 300.0  # a bus uphill in winter
+_VERDICTS = ("ok", "drift", "reset", "insufficient")
+_EXPOSURES = ("temperature", "soc", "charge_rate", "discharge_rate")
+_BAND_KINDS = ("all", "ambient", "speed", "season")
 
 
 def _number(*checks: pa.Check) -> pa.Column:
@@ -50,6 +56,40 @@ def _days_add_up_to_sessions(data: pa.PolarsData) -> pl.LazyFrame:
     frame: pl.LazyFrame = data.lazyframe
     difference = (pl.col("session_charged_kwh") - pl.col("days_charged_kwh")).abs()
     return frame.select((difference <= _ROUNDING_KWH).fill_null(value=True))
+
+
+def _in_order(low: str, middle: str, high: str) -> pa.Check:
+    """An estimate lies in its own interval."""
+
+    def is_in_order(data: pa.PolarsData) -> pl.LazyFrame:
+        frame: pl.LazyFrame = data.lazyframe
+        slack = 1e-9 * pl.col(middle).abs()
+        is_held = (pl.col(low) <= pl.col(middle) + slack) & (pl.col(middle) <= pl.col(high) + slack)
+        return frame.select(is_held.fill_null(value=True))
+
+    return pa.Check(is_in_order, error=f"{middle}_in_its_interval")
+
+
+def _day_has_its_hours(data: pa.PolarsData) -> pl.LazyFrame:
+    frame: pl.LazyFrame = data.lazyframe
+    hours = pl.col("logged_h") + pl.col("silent_h")
+    return frame.select((hours <= 24 + _ROUNDING_H).fill_null(value=True))
+
+
+def _kinds_have_the_same_hours(data: pa.PolarsData) -> pl.LazyFrame:
+    frame: pl.LazyFrame = data.lazyframe
+    difference = (pl.col("kind_h") - pl.col("span_h")).abs()
+    return frame.select((difference <= _ROUNDING_H * 1_000).fill_null(value=True))
+
+
+def _gap_has_its_reason(figure: str, reason: str) -> pa.Check:
+    """A figure that is missing says why, and one that is there has nothing to explain."""
+
+    def is_explained(data: pa.PolarsData) -> pl.LazyFrame:
+        frame: pl.LazyFrame = data.lazyframe
+        return frame.select(pl.col(figure).is_null() == pl.col(reason).is_not_null())
+
+    return pa.Check(is_explained, error=f"{figure}_or_its_reason")
 
 
 MART_CHECKS: dict[str, pa.DataFrameSchema] = {
@@ -123,13 +163,108 @@ MART_CHECKS: dict[str, pa.DataFrameSchema] = {
         checks=[pa.Check(_days_add_up_to_sessions, error="days_add_up_to_sessions")],
         strict=False,
     ),
+    "fct_soc_daily": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "service_date": pa.Column(pl.Date, nullable=False),
+            "soc_min_pct": _number(_within(0, 100, "day_soc_0_100_pct")),
+            "soc_max_pct": _number(_within(0, 100, "day_soc_0_100_pct")),
+            "soc_end_pct": _number(_within(0, 100, "day_soc_0_100_pct")),
+            "high_soc_h": _number(_within(-_ROUNDING_H, 24 + _ROUNDING_H, "day_soc_hours_0_24")),
+            "low_soc_h": _number(_within(-_ROUNDING_H, 24 + _ROUNDING_H, "day_soc_hours_0_24")),
+        },
+        checks=[
+            pa.Check(_day_has_its_hours, error="day_has_24_hours_at_most"),
+            _in_order("soc_min_pct", "soc_mean_pct", "soc_max_pct"),
+        ],
+        strict=False,
+    ),
+    "fct_exposure_monthly": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "measured_month": pa.Column(pl.String, nullable=False),
+            "kind": pa.Column(pl.String, pa.Check.isin(list(_EXPOSURES), error="exposure_kind_known"), nullable=False),
+            "hours": _number(_within(-_ROUNDING_H, 31 * 24 + _ROUNDING_H, "exposure_hours_possible")),
+            "share_pct": _number(_within(0, 100 + _ROUNDING_H, "exposure_share_0_100_pct")),
+        },
+        checks=[
+            pa.Check(_kinds_have_the_same_hours, error="exposure_kinds_have_the_same_hours"),
+            _gap_has_its_reason("band_from", "unknown_because"),
+        ],
+        strict=False,
+    ),
+    "fct_efficiency_monthly": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "measured_month": pa.Column(pl.String, nullable=False),
+            "band_kind": pa.Column(
+                pl.String, pa.Check.isin(list(_BAND_KINDS), error="efficiency_kind_known"), nullable=False
+            ),
+            "kwh_per_100km": _number(_within(0, _KWH_PER_100KM_MAX, "consumption_possible")),
+            "regen_share_pct": _number(_within(-_ROUNDING_KWH, 100, "regen_share_0_100_pct")),
+        },
+        checks=[
+            _in_order("kwh_per_100km_lo", "kwh_per_100km", "kwh_per_100km_hi"),
+            _gap_has_its_reason("kwh_per_100km", "missing_because"),
+        ],
+        strict=False,
+    ),
+    "fct_power_monthly": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "measured_month": pa.Column(pl.String, nullable=False),
+            "resistance_mohm": _number(_within(0, _OHM_MAX_M, "resistance_possible")),
+            "acceptable_charge_p90_kw": _number(_at_least(0, "power_limit_not_negative")),
+            "acceptable_discharge_p90_kw": _number(_at_least(0, "power_limit_not_negative")),
+        },
+        checks=[
+            _in_order("resistance_lo_mohm", "resistance_mohm", "resistance_hi_mohm"),
+            _gap_has_its_reason("resistance_mohm", "resistance_missing_because"),
+        ],
+        strict=False,
+    ),
+    "fct_charge_curve": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "power_p50_kw": _number(_within(0, _CHARGER_KW, "charge_power_possible")),
+            "current_p50_a": _number(_at_least(0, "charge_current_not_negative")),
+        },
+        checks=[_in_order("power_p50_kw", "power_p90_kw", "power_max_kw")],
+        strict=False,
+    ),
+    "fct_parked_loss": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "measured_month": pa.Column(pl.String, nullable=False),
+            "parked_h": _number(_within(-_ROUNDING_H, 31 * 24 + _ROUNDING_H, "parked_hours_possible")),
+            "idle_h": _number(_within(-_ROUNDING_H, 31 * 24 + _ROUNDING_H, "idle_hours_possible")),
+        },
+        checks=[_in_order("soc_lost_lo_pct_per_day", "soc_lost_pct_per_day", "soc_lost_hi_pct_per_day")],
+        strict=False,
+    ),
+    "fct_counter_audit_monthly": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "measured_month": pa.Column(pl.String, nullable=False),
+            "verdict": pa.Column(pl.String, pa.Check.isin(list(_VERDICTS), error="verdict_known"), nullable=False),
+            "discharged_ah": _number(_at_least(-_ROUNDING_H, "discharge_not_negative")),
+        },
+        checks=[
+            _in_order("charge_balance_lo", "charge_balance_ratio", "charge_balance_hi"),
+            _in_order("current_offset_lo_a", "current_offset_a", "current_offset_hi_a"),
+        ],
+        strict=False,
+    ),
 }
 """One schema per checked mart. `days_distance_km` is added to a month: the sum of its days; `session_charged_kwh` and
-`days_charged_kwh` to a day: the sums of its device's sessions and of all its device's days."""
+`days_charged_kwh` to a day: the sums of its device's sessions and of all its device's days; `kind_h` and `span_h` to an
+exposure: the hours of its kind in the month, and those of its device's days there."""
 
 _HOLDS = {
     "day_distance_possible", "month_distance_possible", "days_add_up_to_month", "grade_a_to_d", "event_code_known",
     "session_mode_known", "session_ends_after_its_start", "trip_ends_after_its_start", "days_add_up_to_sessions",
+    "day_has_24_hours_at_most", "exposure_kinds_have_the_same_hours", "exposure_kind_known", "efficiency_kind_known",
+    "verdict_known",
 }  # fmt: skip
 
 

@@ -39,3 +39,8 @@
     insert into {{ target }} ({{ columns }})
     select {{ columns }} from {{ arg_dict['temp_relation'] }}
 {%- endmacro %}
+
+{# True for rows of months that no structure check keeps out: a gated month is a silence to its neighbours. #}
+{% macro outside_gates() -%}
+    (device_no, measured_month) not in (select device_no, measured_month from ops.partition_gate)
+{%- endmacro %}

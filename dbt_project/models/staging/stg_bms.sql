@@ -19,6 +19,7 @@ device_setting as (
 car as (
     select
         cell_count,
+        temp_sensor_count,
         insulation_cap_kohm,
         nullif(unsupported_channels, 'none') as unsupported_channels,
         {%- for channel in var('zero_channels') %}
@@ -31,13 +32,14 @@ car as (
 decided as (
     select
         raw_bms.*,
-        raw_bms.pack_current * coalesce(layout_setting.current_sign, 1) as signed_current_a,
-        raw_bms.pack_volt * coalesce(layout_setting.voltage_scale, 1e0) as scaled_voltage_v,
+        raw_bms.pack_current * layout_setting.current_sign as signed_current_a,
+        raw_bms.pack_volt * layout_setting.voltage_scale as scaled_voltage_v,
         car.cell_count as decided_cell_count,
         {%- for channel in var('zero_channels') %}
         car.lacks_{{ channel }},
         {%- endfor %}
         car.unsupported_channels,
+        car.temp_sensor_count as decided_sensor_count,
         car.insulation_cap_kohm
     from raw_bms
     left join layout_setting
@@ -110,6 +112,11 @@ renamed as (
         temp_min_c as module_min_c,
         temp_max_c as module_max_c,
         temp_mean_c as module_mean_c,
+        -- sensors that do not exist and read 0 for ever add nothing to the sum, only to the count
+        temp_mean_c * case
+            when temp_n > decided_sensor_count then temp_n / nullif(decided_sensor_count * 1e0, 0)
+            else 1e0
+        end as pack_temp_c,
         temp_sentinel_n as module_temp_sentinel_n,
         -- cells
         max_cell_volt as bms_cell_max_v,

@@ -1,0 +1,116 @@
+{{ config(unique_key=['device_no'], tags=['stitched']) }}
+-- One row per device, month, band kind (all, ambient, speed, season) and band: what the trips that began in the month
+-- took from the pack per distance. Ratio of sums over the trips whose energy is known. Stitched.
+with
+
+trips as (
+    select
+        trip.*,
+        extract(month from trip.started_at) as calendar_month,
+        {{ band_of('trip.ambient_mean_c', var('temperature_band_c')) }} as ambient_from_c
+    from {{ ref('fct_trip') }} as trip
+    where {{ devices_in_scope() }}
+),
+
+banded as (
+    select
+        'all' as band_kind,
+        'all' as band,
+        trips.*
+    from trips
+    union all
+    select
+        'ambient' as band_kind,
+        {{ band_name('ambient_from_c', 'ambient_from_c + ' ~ var('temperature_band_c')) }} as band,
+        trips.*
+    from trips
+    union all
+    select
+        'speed' as band_kind,
+        case
+            when speed_mean_kmh < 30 then '0-30'
+            when speed_mean_kmh < 60 then '30-60'
+            when speed_mean_kmh < 90 then '60-90'
+            when speed_mean_kmh >= 90 then '90-'
+            else 'unknown'
+        end as band,
+        trips.*
+    from trips
+    union all
+    select
+        'season' as band_kind,
+        case
+            when calendar_month in (12, 1, 2) then 'winter'
+            when calendar_month in (3, 4, 5) then 'spring'
+            when calendar_month in (6, 7, 8) then 'summer'
+            else 'autumn'
+        end as band,
+        trips.*
+    from trips
+),
+
+summed as (
+    select
+        band_kind,
+        band,
+        count(*) as trip_count,
+        {{ sum_of('distance_km') }} as trip_km,
+        count(energy_net_kwh) as n,
+        {{ sum_of('case when energy_net_kwh is not null then distance_km end') }} as distance_km,
+        {{ sum_of('energy_net_kwh') }} as energy_net_kwh,
+        {{ sum_of('distance_km * distance_km * case when energy_net_kwh is not null then 1 end') }} as distance_square,
+        {{ sum_of('energy_net_kwh * energy_net_kwh') }} as energy_square,
+        {{ sum_of('energy_net_kwh * distance_km') }} as energy_distance,
+        {{ sum_of('case when energy_regen_kwh is not null then energy_out_kwh end') }} as out_kwh,
+        {{ sum_of('case when energy_out_kwh is not null then energy_regen_kwh end') }} as regen_kwh,
+        device_no,
+        measured_month
+    from banded
+    group by device_no, measured_month, band_kind, band
+),
+
+judged as (
+    select
+        *,
+        case
+            when n = 0 then 'no trip whose energy is known'
+            when coalesce(distance_km, 0e0) < {{ var('efficiency_min_km') }} then 'too few kilometres'
+            when energy_net_kwh < {{ var('efficiency_min_kwh') }} then 'too little energy'
+        end as missing_because,
+        energy_net_kwh / nullif(distance_km, 0) as kwh_per_km
+    from summed
+),
+
+-- standard error of a ratio of sums (Cochran, Sampling Techniques, 1977, 6.4): residuals of each trip from the ratio
+erred as (
+    select
+        *,
+        case
+            when n >= {{ var('efficiency_min_n') }}
+                then sqrt(
+                    greatest(
+                        energy_square - 2 * kwh_per_km * energy_distance + kwh_per_km * kwh_per_km * distance_square, 0e0
+                    ) * n / (n - 1e0)
+                ) / nullif(distance_km, 0)
+        end as se_kwh_per_km
+    from judged
+)
+
+select
+    band_kind,
+    band,
+    distance_km,
+    energy_net_kwh,
+    case when missing_because is null then 100 * kwh_per_km end as kwh_per_100km,
+    case when missing_because is null then 100 * (kwh_per_km - {{ var('interval_z') }} * se_kwh_per_km) end
+        as kwh_per_100km_lo,
+    case when missing_because is null then 100 * (kwh_per_km + {{ var('interval_z') }} * se_kwh_per_km) end
+        as kwh_per_100km_hi,
+    case when out_kwh >= {{ var('efficiency_min_kwh') }} then 100 * regen_kwh / out_kwh end as regen_share_pct,
+    n,
+    trip_count,
+    trip_km,
+    missing_because,
+    device_no,
+    measured_month
+from erred

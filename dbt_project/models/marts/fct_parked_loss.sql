@@ -1,0 +1,158 @@
+{{ config(unique_key=['device_no'], tags=['stitched']) }}
+-- One row per device and month with awake periods or silences: what standing costs. Parked: silences in which the car
+-- neither charged nor drove, at most {{ var('silence_known_max_h') }} h long; their hours are cut at the month's end,
+-- their loss belongs to the month they begin in. Idle: relay closed, standing, rows arrive. Stitched.
+with
+
+silences as (
+    select * from {{ ref('int_silence') }}
+),
+
+silence_day as (
+    select * from {{ ref('int_silence_day') }}
+),
+
+fragments as (
+    select * from {{ ref('int_fragment') }}
+    where {{ devices_in_scope() }} and {{ outside_gates() }}
+),
+
+partition_gate as (
+    select
+        min(check_name) as gated_by,
+        device_no,
+        measured_month
+    from {{ source('ops', 'partition_gate') }}
+    where {{ devices_in_scope() }}
+    group by device_no, measured_month
+),
+
+parked as (
+    select
+        {{ sum_of('part_h') }} as parked_h,
+        device_no,
+        measured_month
+    from silence_day
+    where not is_joint and not is_long and not is_driven and not is_charged
+    group by device_no, measured_month
+),
+
+lost as (
+    select
+        soc_before_pct - soc_after_pct as lost_pct,
+        silence_s / 86400 as days,
+        device_no,
+        {{ month_of('from_at') }} as measured_month
+    from silences
+    where
+        soc_before_pct is not null and soc_after_pct is not null
+        and not has_moved and charge_evidence is null
+        and silence_s between {{ var('parked_min_h') }} * 3600e0 and {{ var('silence_known_max_h') }} * 3600e0
+),
+
+-- loss = rate x days: ratio of sums, with the scatter of single silences about it
+loss as (
+    select
+        count(*) as n,
+        {{ sum_of('lost_pct') }} as lost_pct,
+        {{ sum_of('days') }} as days,
+        {{ sum_of('lost_pct * lost_pct') }} as lost_square,
+        {{ sum_of('lost_pct * days') }} as lost_days,
+        {{ sum_of('days * days') }} as days_square,
+        device_no,
+        measured_month
+    from lost
+    group by device_no, measured_month
+),
+
+idle as (
+    select
+        {{ sum_of('duration_s') }} / 3600 as idle_h,
+        {{ sum_of('discharge_kwh - charge_kwh') }} as idle_kwh,
+        {{ sum_of('integrated_s') }} as integrated_s,
+        {{ sum_of('lost_s') }} as lost_s,
+        device_no,
+        measured_month
+    from fragments
+    where state = 'IDLE'
+    group by device_no, measured_month
+),
+
+awake_month as (
+    select distinct
+        device_no,
+        measured_month
+    from fragments
+),
+
+months as (
+    select device_no, measured_month from awake_month
+    union
+    select device_no, measured_month from silence_day
+    union
+    select device_no, measured_month from partition_gate
+),
+
+joined as (
+    select
+        months.device_no,
+        months.measured_month,
+        partition_gate.gated_by,
+        coalesce(parked.parked_h, 0e0) as parked_h,
+        loss.lost_pct / nullif(loss.days, 0) as loss_rate,
+        coalesce(loss.n, 0) as n,
+        loss.lost_pct,
+        loss.days,
+        loss.lost_square,
+        loss.lost_days,
+        loss.days_square,
+        coalesce(idle.idle_h, 0e0) as idle_h,
+        case
+            when idle.idle_h is null and awake_month.device_no is not null then 0e0
+            -- steady and small: what is integrated stands for all of it, when it is most of it
+            when idle.integrated_s >= 0.5 * (idle.integrated_s + idle.lost_s)
+                then idle.idle_kwh * (idle.integrated_s + idle.lost_s) / nullif(idle.integrated_s, 0)
+        end as idle_kwh
+    from months
+    left join partition_gate
+        on months.device_no = partition_gate.device_no and months.measured_month = partition_gate.measured_month
+    left join awake_month
+        on months.device_no = awake_month.device_no and months.measured_month = awake_month.measured_month
+    left join parked on months.device_no = parked.device_no and months.measured_month = parked.measured_month
+    left join loss on months.device_no = loss.device_no and months.measured_month = loss.measured_month
+    left join idle on months.device_no = idle.device_no and months.measured_month = idle.measured_month
+),
+
+erred as (
+    select
+        *,
+        sqrt(
+            greatest(lost_square - 2 * loss_rate * lost_days + loss_rate * loss_rate * days_square, 0e0)
+            * n / nullif(n - 1e0, 0)
+        ) / nullif(days, 0) as loss_se,
+        n >= {{ var('parked_min_n') }} as is_enough
+    from joined
+)
+
+select
+    case when gated_by is null then parked_h end as parked_h,
+    case when is_enough then loss_rate end as soc_lost_pct_per_day,
+    case when is_enough then loss_rate - {{ var('interval_z') }} * loss_se end as soc_lost_lo_pct_per_day,
+    case when is_enough then loss_rate + {{ var('interval_z') }} * loss_se end as soc_lost_hi_pct_per_day,
+    cast(n as bigint) as n,
+    case when gated_by is null then idle_h end as idle_h,
+    case when gated_by is null then idle_kwh end as idle_kwh,
+    case
+        when gated_by is not null then concat('gated: ', gated_by)
+        else nullif(
+            concat_ws(
+                '; ',
+                case when not is_enough then 'loss: too few silences with a SoC on both sides' end,
+                case when idle_kwh is null then 'idle energy: sampled too slowly' end
+            ),
+            ''
+        )
+    end as missing_because,
+    device_no,
+    measured_month
+from erred

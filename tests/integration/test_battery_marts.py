@@ -1,0 +1,207 @@
+"""Cars that lack something, through the whole chain: what can be known is there, the rest is NULL and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from baas_dagster.runs import Asked
+from baas_dagster.settings import Settings
+from tests.conftest import Homes
+from tests.deliveries import Row, gps_rows, psql, put_zip
+
+DAYS = 12
+OHM = 0.1
+AH = 100.0
+
+PLAIN, NO_COUNTERS, NO_CELLS, FLAT_SOC, MINUTE, SWAPPED, PADDED, GPS_ONLY, SLOW_CLOCK = (
+    f"0129000{number}" for number in range(4001, 4010)
+)
+
+
+def days_of(device: str, dt_s: int = 10) -> list[Row]:
+    """Twelve days of a car that drives for an hour at eight, rests, and charges at noon, in turns less and more."""
+    rows: list[Row] = []
+    start = datetime(2023, 1, 3)
+    soc, charged, discharged, charged_kwh, discharged_kwh, clock, km = 70.0, 500.0, 480.0, 180.0, 172.0, 9e5, 1000.0
+    for day in range(DAYS):
+        for hour in (8, 12):
+            for number, second in enumerate(range(0, 3601, dt_s)):
+                current = (-60.0, -5.0, -25.0)[number % 3] if hour == 8 else (26.0, 33.0)[day % 2]
+                speed = 50.0 if hour == 8 else 0.0
+                if second:
+                    step = current * dt_s / 3600
+                    soc += 100 * step / AH
+                    charged, discharged = charged + max(step, 0), discharged + max(-step, 0)
+                    charged_kwh += max(step, 0) * 0.35
+                    discharged_kwh += max(-step, 0) * 0.35
+                    clock += dt_s
+                    km += speed * dt_s / 3600
+                at = start + timedelta(days=day, hours=hour, seconds=second)
+                volts = 350 + current * OHM
+                rows.append(
+                    {
+                        "device_no": device,
+                        "time": at.strftime("%Y-%m-%d %H:%M:%S"),
+                        "odometer": f"{km:.1f}",
+                        "emobility_spd": speed,
+                        "pack_current": current,
+                        "pack_volt": f"{volts:.1f}",
+                        "soc": f"{soc:.1f}",
+                        "cell_volt_list": ",".join([f"{volts / 96:.3f}"] * 96),
+                        "mod_temp_list": "8,9,8",
+                        "main_relay_conn": "t",
+                        "chrg_cable_conn": "t" if hour == 12 else "f",
+                        "acceptable_chrg_pw": "80",
+                        "acceptable_dischrg_pw": "0",
+                        "cumul_current_chrgd": f"{charged:.1f}",
+                        "cumul_current_dischrgd": f"{discharged:.1f}",
+                        "cumul_pw_chrgd": f"{charged_kwh:.1f}",
+                        "cumul_pw_dischrgd": f"{discharged_kwh:.1f}",
+                        "op_time": f"{clock:.0f}",
+                    }
+                )
+    return rows
+
+
+def _without(*columns: str) -> Callable[[int, Row], Row]:
+    return lambda _, row: row | dict.fromkeys(columns, "")
+
+
+def _swapped(number: int, row: Row) -> Row:
+    """Another pack from the middle on: its counters begin at 5 Ah."""
+    names = ("cumul_current_chrgd", "cumul_current_dischrgd", "cumul_pw_chrgd", "cumul_pw_dischrgd")
+    if number < DAYS * 361:
+        return row
+    return row | {name: f"{float(str(row[name])) % 100 + 5:.1f}" for name in names}
+
+
+CARS: dict[str, Callable[[int, Row], Row]] = {
+    PLAIN: lambda _, row: row,
+    NO_COUNTERS: _without("cumul_current_chrgd", "cumul_current_dischrgd", "cumul_pw_chrgd", "cumul_pw_dischrgd"),
+    NO_CELLS: _without("cell_volt_list"),
+    FLAT_SOC: lambda _, row: row | {"soc": "50.0"},
+    MINUTE: lambda _, row: row,
+    SWAPPED: _swapped,
+    PADDED: lambda _, row: row | {"mod_temp_list": "8,9,8,0,0,215"},
+    SLOW_CLOCK: lambda number, row: row | {"op_time": f"{9e5 + number:.0f}"},
+}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: Path) -> Settings:
+    """Every car of this page in one home."""
+    folder = tmp_path_factory.mktemp("lacking")
+    for device, change in CARS.items():
+        rows = [change(i, row) for i, row in enumerate(days_of(device, 60 if device == MINUTE else 10))]
+        put_zip(folder / f"bms_{device}.zip", f"bms_{device}_2023-01.csv", psql(rows))
+    fixes = gps_rows(GPS_ONLY, datetime(2023, 1, 3, 8), n=60)
+    put_zip(folder / f"gps_{GPS_ONLY}.zip", f"gps_{GPS_ONLY}_2023-01.csv", psql(fixes))
+    homes = Homes(tmp_path_factory.mktemp("lacking_homes"), parsed_dbt)
+    settings = homes.new(folder)
+    with homes.chain(settings) as chain:
+        assert chain.run(Asked()).errors == []
+    return settings
+
+
+def rows_of(settings: Settings, table: str, device: str) -> pl.DataFrame:
+    with duckdb.connect(str(settings.publish / "fleet.duckdb"), read_only=True) as reader:
+        found = pl.from_arrow(reader.execute(f"select * from {table} where device_no = ?", [device]).to_arrow_table())
+    assert isinstance(found, pl.DataFrame)
+    return found
+
+
+def audit_of(settings: Settings, device: str) -> tuple[str, str]:
+    row = rows_of(settings, "fct_counter_audit_monthly", device).row(0, named=True)
+    return row["verdict"], row["reason"] or ""
+
+
+def test_no_device_is_held_and_no_check_of_these_marts_fails(published: Settings) -> None:
+    with duckdb.connect(str(published.publish / "fleet.duckdb"), read_only=True) as reader:
+        failed = reader.execute(
+            "select device_no, table_name, check_name, example from partition_quality "
+            "where not is_passed and table_name like 'fct%'"
+        ).fetchall()
+    assert failed == []
+
+
+def test_a_car_with_everything_has_every_figure(published: Settings) -> None:
+    assert audit_of(published, PLAIN)[0] == "ok"
+    power = rows_of(published, "fct_power_monthly", PLAIN).drop_nulls("resistance_mohm")
+    assert power.height
+    assert power.select(pl.col("resistance_mohm").is_between(97, 103).all()).item()
+    assert set(power["temperature_band"]) == {"5-10"}
+    assert power["acceptable_discharge_p90_kw"].null_count() == power.height, "a limit that is always 0 is no limit"
+    curve = rows_of(published, "fct_charge_curve", PLAIN)
+    assert set(curve["mode"]) == {"AC"}
+    assert curve.select(pl.col("power_p50_kw").is_between(7, 14).all()).item()
+    whole = rows_of(published, "fct_efficiency_monthly", PLAIN).filter(pl.col("band_kind") == "all")
+    assert whole["kwh_per_100km"].drop_nulls().len() == 1
+    assert whole["regen_share_pct"].item() == pytest.approx(0, abs=0.5)
+
+
+def test_a_car_without_counters_has_no_audit_and_keeps_the_rest(published: Settings) -> None:
+    assert audit_of(published, NO_COUNTERS) == ("insufficient", "no counters")
+    assert rows_of(published, "fct_power_monthly", NO_COUNTERS)["resistance_mohm"].drop_nulls().len()
+    assert rows_of(published, "fct_charge_curve", NO_COUNTERS).height
+    assert rows_of(published, "fct_soc_daily", NO_COUNTERS).height == DAYS
+
+
+def test_a_car_without_cells_has_a_resistance_from_its_pack_voltage(published: Settings) -> None:
+    assert rows_of(published, "fct_power_monthly", NO_CELLS)["resistance_mohm"].drop_nulls().len()
+    assert audit_of(published, NO_CELLS)[0] == "ok"
+    rates = rows_of(published, "fct_exposure_monthly", NO_CELLS).filter(pl.col("kind") == "charge_rate")
+    unknown = rates.filter(pl.col("band") == "unknown")["unknown_because"].to_list()
+    assert unknown == ["nominal capacity unknown"], "without cells there is no type, and no capacity to compare with"
+
+
+def test_a_soc_that_never_moves_audits_no_counter(published: Settings) -> None:
+    assert audit_of(published, FLAT_SOC) == ("insufficient", "SoC does not move")
+    soc = rows_of(published, "fct_exposure_monthly", FLAT_SOC).filter(pl.col("kind") == "soc")
+    assert soc["band"].to_list() == ["50-55"]
+
+
+def test_one_row_a_minute_makes_no_resistance_and_says_so(published: Settings) -> None:
+    power = rows_of(published, "fct_power_monthly", MINUTE)
+    assert power["resistance_mohm"].null_count() == power.height
+    assert power["resistance_missing_because"].str.contains("sampled too slowly").all()
+    assert rows_of(published, "fct_charge_curve", MINUTE).height
+    assert audit_of(published, MINUTE)[0] == "ok"
+
+
+def test_another_pack_in_mid_month_is_a_reset_and_no_drift(published: Settings) -> None:
+    verdict, reason = audit_of(published, SWAPPED)
+    assert verdict == "reset"
+    assert "began anew" in reason
+    assert "balance" not in reason
+
+
+def test_sensors_that_pad_do_not_cool_the_pack(published: Settings) -> None:
+    bands = rows_of(published, "fct_exposure_monthly", PADDED).filter(pl.col("kind") == "temperature")["band"]
+    assert set(bands) == {"5-10", "unknown"}
+
+
+def test_positions_alone_give_a_soc_and_nothing_else(published: Settings) -> None:
+    assert rows_of(published, "fct_soc_daily", GPS_ONLY)["soc_mean_pct"].to_list() == [80.0]
+    bands = rows_of(published, "fct_exposure_monthly", GPS_ONLY).sort("kind")["band"].to_list()
+    assert bands == ["unknown", "unknown", "80-85", "unknown"]
+    assert rows_of(published, "fct_power_monthly", GPS_ONLY).is_empty()
+    assert audit_of(published, GPS_ONLY) == ("insufficient", "no counters")
+
+
+def test_an_operating_time_that_runs_slow_is_a_drift(published: Settings) -> None:
+    verdict, reason = audit_of(published, SLOW_CLOCK)
+    assert verdict == "drift"
+    assert "operating time" in reason
+
+
+def test_every_kind_of_exposure_covers_the_span_from_first_to_last_message(published: Settings) -> None:
+    hours = rows_of(published, "fct_exposure_monthly", PLAIN).group_by("kind").agg(pl.sum("hours"))
+    assert hours.height == 4
+    span = (DAYS - 1) * 24 + 5
+    assert hours["hours"].to_list() == pytest.approx([span] * 4, abs=1e-6)
