@@ -250,9 +250,9 @@ def _inferred(
     none = inferred.with_columns(touched=covered_share(inferred, rise)).filter(pl.col("touched") <= 0)
     section.detail(
         "Inferred charges that were none",
-        none.select("device_no", "started_at", "ended_at", "evidence", "soc_start_pct", "soc_end_pct", "energy_kwh").head(
-            _WORST
-        ),
+        none.select(
+            "device_no", "started_at", "ended_at", "evidence", "soc_start_pct", "soc_end_pct", "energy_kwh"
+        ).head(_WORST),
     )
 
 

@@ -240,8 +240,13 @@ def release_versions(settings: Settings, *, activate: bool) -> int:
     active = set(releases.active().values())
     table = Table("kind", "chemistry", "pack type", "version", "active", "made from", "quality", title="Versions")
     for v in releases.versions():
-        says = [", ".join(f"{k} {x:g}" for k, x in part.items() if isinstance(x, int | float)) for part in (v.made_from, v.quality)]
-        table.add_row(v.kind, v.chemistry, v.pack_type or "all", v.version_id, "yes" if v.version_id in active else "", *says)
+        says = [
+            ", ".join(f"{k} {x:g}" for k, x in part.items() if isinstance(x, int | float))
+            for part in (v.made_from, v.quality)
+        ]
+        table.add_row(
+            v.kind, v.chemistry, v.pack_type or "all", v.version_id, "yes" if v.version_id in active else "", *says
+        )
     console.print(table)
     return 1 if done.errors else 0
 

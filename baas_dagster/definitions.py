@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from baas_dagster.assets.battery import battery_chain
 from baas_dagster.assets.decisions import device_decision
 from baas_dagster.assets.landing import landing_files
-from baas_dagster.assets.marts import build_local_models, build_mart_models, odometer_chain
+from baas_dagster.assets.marts import build_health_models, build_local_models, build_mart_models, odometer_chain
 from baas_dagster.assets.publish import published_snapshot
 from baas_dagster.assets.raw import raw_bms, raw_gps
-from baas_dagster.automation import Stage, build_jobs, build_stages, landing_sensor, self_healing
+from baas_dagster.assets.release import released_versions
+from baas_dagster.assets.sites import charging_sites
+from baas_dagster.automation import Stage, build_jobs, build_stages, landing_sensor, monthly_close, self_healing
 from baas_dagster.progress import Progress, Silent
 from baas_dagster.resources import Dbt, Lake, Warehouse, dbt_manifest
 from baas_dagster.settings import Settings
@@ -40,9 +43,11 @@ def build(settings: Settings, progress: Progress | None = None) -> Platform:
     """Everything, on the paths and numbers of `settings`."""
     manifest = dbt_manifest(settings)
     local_models, mart_models = build_local_models(manifest), build_mart_models(manifest)
+    health_models = build_health_models(manifest)
     stages = build_stages(
         local=[key.to_user_string() for key in sorted(local_models.keys)],
         stitched=[key.to_user_string() for key in sorted({*odometer_chain.keys, *mart_models.keys})],
+        health=[key.to_user_string() for key in sorted({*battery_chain.keys, *health_models.keys})],
     )
     warehouse = Warehouse.of(settings)
     definitions = dg.Definitions(
@@ -54,11 +59,15 @@ def build(settings: Settings, progress: Progress | None = None) -> Platform:
             local_models,
             odometer_chain,
             mart_models,
+            battery_chain,
+            health_models,
+            charging_sites,
+            released_versions,
             published_snapshot,
         ],
         jobs=build_jobs(stages),
         sensors=[landing_sensor(settings, warehouse, stages)],
-        schedules=[self_healing(settings, warehouse, stages)],
+        schedules=[self_healing(settings, warehouse, stages), monthly_close()],
         executor=dg.in_process_executor,  # the multiprocess executor imports everything again in every step
         resources={
             "settings": settings,

@@ -48,7 +48,7 @@ class _Translator(DagsterDbtTranslator):
             return dg.AssetKey(dbt_resource_props["name"])
         name = dbt_resource_props["name"]
         if dbt_resource_props["source_name"] == "stitched":
-            return dg.AssetKey("odometer_chain")
+            return dg.AssetKey("odometer_chain" if name.startswith("odometer") else "battery_chain")
         return dg.AssetKey("device_decision" if name in {"device_setting", "layout_setting"} else "raw_bms")
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
@@ -341,6 +341,8 @@ _CHECKED = {
             "fct_power_monthly",
             "fct_parked_loss",
             "fct_counter_audit_monthly",
+            "fct_capacity_estimate",
+            "fct_soh_monthly",
         )
     },
 }

@@ -53,7 +53,6 @@ PUBLISHED: tuple[Published, ...] = (
     _mart("fct_mileage_daily", "device_no, service_date"),
     _mart("fct_mileage_monthly", "device_no, measured_month"),
     _mart("fct_odometer_event", "device_no, occurred_at, event_id"),
-    _mart("fct_charging_session", "device_no, started_at, session_id"),
     _mart("fct_trip", "device_no, started_at, trip_id"),
     _mart("fct_energy_daily", "device_no, service_date"),
     _mart("fct_soc_daily", "device_no, service_date"),
@@ -63,6 +62,8 @@ PUBLISHED: tuple[Published, ...] = (
     _mart("fct_exposure_monthly", "device_no, measured_month, kind, band_from nulls first"),
     _mart("fct_charge_curve", "device_no, mode, soc_from_pct, temperature_from_c nulls first"),
     _mart("fct_parked_loss", "device_no, measured_month"),
+    _mart("fct_capacity_estimate", "device_no, estimated_at, method, estimate_id"),
+    _mart("fct_soh_monthly", "device_no, measured_month"),
     Published(
         "fct_charging_session",
         """

@@ -21,7 +21,15 @@ from baas_dagster.battery.curve import Curve, correlation, soc_from_rest
 from baas_dagster.battery.pairs import rest_pairs
 from baas_dagster.battery.rules import RULES, BatteryRules
 
-__all__ = ["ESTIMATE_SCHEMA", "Pool", "charge_estimates", "direction_number", "pool", "pool_estimates", "rest_pair_estimates"]
+__all__ = [
+    "ESTIMATE_SCHEMA",
+    "Pool",
+    "charge_estimates",
+    "direction_number",
+    "pool",
+    "pool_estimates",
+    "rest_pair_estimates",
+]
 
 Floats = NDArray[np.float64]
 
@@ -135,9 +143,12 @@ def pool(
     expected = cov_rx + cov_sx + beta**2 * (random_y + shared_y)
     left = x - beta * y
     freedom = np.eye(n) - np.outer(y, influence)
-    chi2 = float((huber * left**2 / marginal**2).sum()) / max(
-        float((huber * np.diag(freedom @ expected @ freedom.T) / marginal**2).sum()), 1e-9
-    ) if n > 2 else 1.0
+    chi2 = (
+        float((huber * left**2 / marginal**2).sum())
+        / max(float((huber * np.diag(freedom @ expected @ freedom.T) / marginal**2).sum()), 1e-9)
+        if n > 2
+        else 1.0
+    )
     widen = max(chi2, 1.0)
     var_random = float(influence @ (cov_rx + beta**2 * random_y + extra) @ influence) * widen
     var_shared = float(influence @ (cov_sx + beta**2 * shared_y) @ influence)
@@ -165,7 +176,11 @@ def pool_estimates(estimates: pl.DataFrame, rules: BatteryRules = RULES) -> Pool
     gain = rules.bms_capacity_sd if rows["method"][0] == "charge" else 0.0
     cov = covariances(rows, rules)
     return pool(
-        rows["soc_delta_pct"].to_numpy(), rows["charge_ah"].to_numpy(), *cov, float(np.hypot(gain, rules.current_gain_sd)), rules
+        rows["soc_delta_pct"].to_numpy(),
+        rows["charge_ah"].to_numpy(),
+        *cov,
+        float(np.hypot(gain, rules.current_gain_sd)),
+        rules,
     )
 
 
@@ -305,11 +320,7 @@ def _with_capacity(estimates: pl.DataFrame, gain_sd: float, rules: BatteryRules)
     curve = (
         pl.col("curve_from_sd_pct").pow(2)
         + pl.col("curve_to_sd_pct").pow(2)
-        - 2
-        * pl.col("curve_from_sd_pct")
-        * pl.col("curve_to_sd_pct")
-        * (1 + far)
-        * (-far).exp()
+        - 2 * pl.col("curve_from_sd_pct") * pl.col("curve_to_sd_pct") * (1 + far) * (-far).exp()
     )
     shared = curve + (pl.col("hysteresis_pct_per_v") * pl.col("hysteresis_sd_v")).pow(2)
     soc_random = (pl.col("soc_from_sd_pct").pow(2) + pl.col("soc_to_sd_pct").pow(2)) / 1e4

@@ -109,7 +109,9 @@ class Curve:
         )
 
     @staticmethod
-    def from_frame(rows: pl.DataFrame, quality: Mapping[str, float] | None = None, rules: BatteryRules = RULES) -> Curve:
+    def from_frame(
+        rows: pl.DataFrame, quality: Mapping[str, float] | None = None, rules: BatteryRules = RULES
+    ) -> Curve:
         """The curve that ``frame`` wrote. ValueError unless it has one row per percent."""
         rows = rows.sort("soc_pct")
         if rows["soc_pct"].to_list() != SOC_PCT.tolist():

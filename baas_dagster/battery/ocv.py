@@ -326,7 +326,11 @@ class _Chain:
 
     def curve(self, length_pct: float) -> Floats:
         """Covariance of x by 1 V of spread."""
-        return np.asarray(self.steps @ (correlation(self.soc, self.soc, length_pct) / np.outer(self.slope_v, self.slope_v)) @ self.steps.T)
+        return np.asarray(
+            self.steps
+            @ (correlation(self.soc, self.soc, length_pct) / np.outer(self.slope_v, self.slope_v))
+            @ self.steps.T
+        )
 
 
 _SPREADS_V = np.geomspace(0.001, 0.03, 18)

@@ -71,7 +71,12 @@ def rest_pairs(rests: pl.DataFrame, soc_pct: Floats, rules: BatteryRules = RULES
     sd = np.where(is_counter, rules.counter_step_ah * np.sqrt(4 / 12), rules.integral_sd_share * np.abs(charge))
     hours = (at_s[b] - at_s[a]) / 3600
     delta = soc_pct[b] - soc_pct[a]
-    keep = np.isfinite(charge) & (np.abs(delta) >= rules.pair_min_delta_pct) & (hours <= rules.pair_max_days * 24) & (charge * delta > 0)
+    keep = (
+        np.isfinite(charge)
+        & (np.abs(delta) >= rules.pair_min_delta_pct)
+        & (hours <= rules.pair_max_days * 24)
+        & (charge * delta > 0)
+    )
     pairs = Pairs(a, b, charge, sd, awake[b] - awake[a], np.maximum(hours - (awake[b] - awake[a]), 0.0), is_counter)
     return Pairs(*(getattr(pairs, name)[keep] for name in Pairs.__dataclass_fields__))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from baas_dagster.battery.rules import RULES, BatteryRules
 
-__all__ = ["REST_SCHEMA", "rest_readings"]
+__all__ = ["REST_SCHEMA", "epochs", "rest_readings"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -50,11 +50,9 @@ def rest_readings(periods: pl.DataFrame, cell_count: int | None, rules: BatteryR
     ``periods``: rows of ``int_awake_period`` of one device, any order, all months. A period that GPS alone made is none.
     Without ``cell_count`` the mean cell is the voltage.
     """
-    if "source" in periods.columns:
-        periods = periods.filter(pl.col("source") == "bms")
+    periods = _in_order(periods)
     if periods.is_empty():
         return pl.DataFrame(schema=REST_SCHEMA)
-    periods = periods.sort("from_at", "awake_no") if "awake_no" in periods.columns else periods.sort("from_at")
     from_s, to_s = _seconds(periods["from_at"]), _seconds(periods["to_at"])
     silence_h = np.append(np.nan, (from_s[1:] - to_s[:-1]) / 3600)
     awake_s = np.maximum(to_s - from_s, 0.0)
@@ -94,6 +92,19 @@ def rest_readings(periods: pl.DataFrame, cell_count: int | None, rules: BatteryR
         schema_overrides=REST_SCHEMA,
     )
     return found.filter(pl.Series(keep)).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def epochs(periods: pl.DataFrame, rules: BatteryRules = RULES) -> pl.DataFrame:
+    """Epoch of pack and counters of every awake period of one device: from_at, epoch, in order of time."""
+    periods = _in_order(periods)
+    return pl.DataFrame({"from_at": periods["from_at"], "epoch": _epochs(periods, rules)})
+
+
+def _in_order(periods: pl.DataFrame) -> pl.DataFrame:
+    """The periods that the BMS logged, in order of time."""
+    if "source" in periods.columns:
+        periods = periods.filter(pl.col("source") == "bms")
+    return periods.sort("from_at", "awake_no") if "awake_no" in periods.columns else periods.sort("from_at")
 
 
 def _seconds(times: pl.Series) -> Floats:
@@ -168,7 +179,9 @@ def _directions(
     jumped = np.append(False, np.abs(soc_first[1:] - soc_last[:-1]) > 3 * rules.unseen_soc_pct)
     found = np.zeros(len(moved_pct), dtype=np.int64)
     way, begin, edge, at = 0, 0.0, 0.0, 0.0
-    for i, (step, is_mixed, is_jump) in enumerate(zip(moved_pct.tolist(), mixed.tolist(), jumped.tolist(), strict=True)):
+    for i, (step, is_mixed, is_jump) in enumerate(
+        zip(moved_pct.tolist(), mixed.tolist(), jumped.tolist(), strict=True)
+    ):
         if is_jump:
             way, begin, edge = 0, at, at
         found[i] = way if abs(edge - begin) >= rules.direction_run_pct else 0

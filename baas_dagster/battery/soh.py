@@ -134,7 +134,9 @@ class _History:
         counted: pl.DataFrame | None,
         rules: BatteryRules,
     ) -> _History:
-        parts = {name: estimates.filter(pl.col("method") == name).sort("from_at", "to_at") for name in ("ocv", "charge")}
+        parts = {
+            name: estimates.filter(pl.col("method") == name).sort("from_at", "to_at") for name in ("ocv", "charge")
+        }
         months = {name: _months(part["measured_month"]) for name, part in parts.items()}
         n = rests.height
         bias, soc, random, identified = np.full(n, np.nan), np.zeros(n), np.zeros(n), np.zeros(n, dtype=bool)
@@ -164,7 +166,11 @@ class _History:
             **self._bias(at, epoch),
         }
         if not pack.capacity_nominal_ah:
-            return row | {"soh_ocv_reason": "no capacity", "soh_charge_reason": "no capacity", "slope_verdict": "no capacity"}
+            return row | {
+                "soh_ocv_reason": "no capacity",
+                "soh_charge_reason": "no capacity",
+                "slope_verdict": "no capacity",
+            }
         percent = 100 / pack.capacity_nominal_ah
         values: list[tuple[float, float]] = []
         used = []
@@ -188,7 +194,12 @@ class _History:
             weights = np.array([1 / sd**2 for _, sd in values])
             fused = float((weights * [value for value, _ in values]).sum() / weights.sum())
             interval = rules.z90 * hypot(weights.sum() ** -0.5, rules.new_capacity_sd * fused)
-            row |= {"soh_pct": fused, "soh_lo_pct": fused - interval, "soh_hi_pct": fused + interval, "method": "+".join(used)}
+            row |= {
+                "soh_pct": fused,
+                "soh_lo_pct": fused - interval,
+                "soh_hi_pct": fused + interval,
+                "method": "+".join(used),
+            }
         return row | self._trend(at, epoch, percent)
 
     def _epoch(self, at: int) -> int | None:
@@ -230,7 +241,12 @@ class _History:
         scatter = float(np.median(np.abs(bias - middle))) * 1.4826 * 1.25
         random = hypot(scatter, float(np.mean(self.rest_random[chosen]))) / np.sqrt(n)
         half = self.rules.z90 * float(np.sqrt(shared + random**2))
-        return {"soc_bias_pct": middle, "soc_bias_lo_pct": middle - half, "soc_bias_hi_pct": middle + half, "n_soc_bias": n}
+        return {
+            "soc_bias_pct": middle,
+            "soc_bias_lo_pct": middle - half,
+            "soc_bias_hi_pct": middle + half,
+            "n_soc_bias": n,
+        }
 
     def _cycles_at(self, at: int) -> float | None:
         until = self.counted_month <= at
@@ -243,10 +259,17 @@ class _History:
         by_cycle: Slope | None = None
         for name in ("ocv", "charge"):
             months = self.month[name]
-            chosen = (self.estimates[name]["epoch"].to_numpy() == epoch) & (months <= at) & (months > at - rules.trend_months)
+            chosen = (
+                (self.estimates[name]["epoch"].to_numpy() == epoch)
+                & (months <= at)
+                & (months > at - rules.trend_months)
+            )
             rows = self.estimates[name].filter(pl.Series(chosen))
             year = _years(rows["estimated_at"])
-            soh, sd = rows["capacity_ah"].to_numpy() * percent, np.maximum(rows["random_sd_ah"].to_numpy() * percent, 0.1)
+            soh, sd = (
+                rows["capacity_ah"].to_numpy() * percent,
+                np.maximum(rows["random_sd_ah"].to_numpy() * percent, 0.1),
+            )
             by_time[name] = slope_of(year, soh, sd, months[chosen], rules)
             if name == "ocv" and len(self.cycles) and by_time[name] is not None:
                 by_cycle = slope_of(np.interp(year, self.counted_year, self.cycles), soh, sd, months[chosen], rules)

@@ -255,12 +255,45 @@ MART_CHECKS: dict[str, pa.DataFrameSchema] = {
         ],
         strict=False,
     ),
+    "fct_capacity_estimate": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "method": pa.Column(
+                pl.String, pa.Check.isin(["charge", "ocv"], error="capacity_method_known"), nullable=False
+            ),
+            "capacity_ah": _number(_within(1, 1_000, "capacity_possible")),
+            "capacity_sd_ah": _number(_at_least(0, "capacity_sd_not_negative")),
+            "soc_delta_pct": _number(_within(-101, 101, "capacity_soc_delta_possible")),
+        },
+        strict=False,
+    ),
+    "fct_soh_monthly": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(pl.String, nullable=False),
+            "measured_month": pa.Column(pl.String, nullable=False),
+            "soh_pct": _number(_within(30, 130, "soh_possible")),
+            "prior_share": _number(_within(0, 1, "prior_share_0_1")),
+            "method": pa.Column(
+                pl.String,
+                pa.Check.isin(["none", "charge", "ocv", "ocv+charge"], error="soh_method_known"),
+                nullable=False,
+            ),
+        },
+        checks=[
+            _in_order("soh_lo_pct", "soh_pct", "soh_hi_pct"),
+            _in_order("soh_ocv_lo_pct", "soh_ocv_pct", "soh_ocv_hi_pct"),
+            _in_order("soh_charge_lo_pct", "soh_charge_pct", "soh_charge_hi_pct"),
+            _in_order("slope_lo_pct_per_year", "slope_pct_per_year", "slope_hi_pct_per_year"),
+        ],
+        strict=False,
+    ),
 }
 """One schema per checked mart. `days_distance_km` is added to a month: the sum of its days; `session_charged_kwh` and
 `days_charged_kwh` to a day: the sums of its device's sessions and of all its device's days; `kind_h` and `span_h` to an
 exposure: the hours of its kind in the month, and those of its device's days there."""
 
 _HOLDS = {
+    "capacity_method_known", "soh_method_known",
     "day_distance_possible", "month_distance_possible", "days_add_up_to_month", "grade_a_to_d", "event_code_known",
     "session_mode_known", "session_ends_after_its_start", "trip_ends_after_its_start", "days_add_up_to_sessions",
     "day_has_24_hours_at_most", "exposure_kinds_have_the_same_hours", "exposure_kind_known", "efficiency_kind_known",

@@ -258,7 +258,9 @@ def live(cars: LongCars, months: int, rng: np.random.Generator, first_month: str
         needs &= waits_until < midnight
         who = everyone[needs]
         quick = rng.uniform(size=len(who)) < cars.dc_share[who]
-        goal = np.where(quick, np.minimum(cars.charge_to[who], rng.choice([0.8, 0.85, 0.95], len(who))), cars.charge_to[who])
+        goal = np.where(
+            quick, np.minimum(cars.charge_to[who], rng.choice([0.8, 0.85, 0.95], len(who))), cars.charge_to[who]
+        )
         gain = np.maximum(goal - state.soc[who], 0.01)
         pack_kwh = cars.nominal_ah * cars.pack.cell_count * 3.7e-3
         hours = gain * pack_kwh / np.where(quick, 0.6 * cars.pack.dc_kw, 0.93 * cars.pack.ac_kw)

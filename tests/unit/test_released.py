@@ -23,7 +23,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     releases.add([version(4.1), version(4.2)])
     releases.add([version(4.1)])
     assert {v.version_id for v in releases.versions()} == {version(4.1).version_id, version(4.2).version_id}
-    assert releases.versions()[0].content == version(4.1).content or releases.versions()[1].content == version(4.1).content
+    assert (
+        releases.versions()[0].content == version(4.1).content or releases.versions()[1].content == version(4.1).content
+    )
     assert releases.active() == {}
 
 

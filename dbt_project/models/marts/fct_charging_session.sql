@@ -345,6 +345,8 @@ select
     methods.power_max_kw,
     methods.energy_integral_kwh / nullif(methods.integrated_s, 0) * 3600 as power_mean_kw,
     case when not methods.is_inferred then methods.charging_s / 60 end as charging_min,
+    least(connections.connected_at, methods.started_at) as connected_at,
+    greatest(connections.disconnected_at, methods.ended_at) as disconnected_at,
     {{ seconds_between(
         'least(connections.connected_at, methods.started_at)',
         'greatest(connections.disconnected_at, methods.ended_at)'

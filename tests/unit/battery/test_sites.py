@@ -16,7 +16,9 @@ RULES = SiteRules(radius_m=120, min_sessions=3)
 HOME, WORK = (37.5501, 127.0302), (37.4003, 127.1104)
 
 
-def session(number: int, place: tuple[float, float] | None, shift_m: float = 0.0, hours: float = 2.5) -> dict[str, object]:
+def session(
+    number: int, place: tuple[float, float] | None, shift_m: float = 0.0, hours: float = 2.5
+) -> dict[str, object]:
     start = datetime(2023, 1, 1, 7, 40) + timedelta(hours=31 * number)
     return {
         "session_id": f"s{number:03d}",

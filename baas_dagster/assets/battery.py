@@ -1,0 +1,140 @@
+"""Stage 6: rests, capacity and state of health of whole devices. STITCHED.
+
+A shell over ``battery``: reads a device's awake periods, sessions and claims, replaces its rests, estimates and months.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import duckdb
+import polars as pl
+
+from baas_dagster.assets.common import asked, materialized, replace_devices
+from baas_dagster.assets.release import curve_of, outside_for
+from baas_dagster.battery.capacity import ESTIMATE_SCHEMA, charge_estimates, rest_pair_estimates
+from baas_dagster.battery.curve import Curve
+from baas_dagster.battery.rests import REST_SCHEMA, epochs, rest_readings
+from baas_dagster.battery.soh import SOH_SCHEMA, Pack, soh_months, throughput
+from baas_dagster.partitions import DEVICES
+from baas_dagster.progress import Progress, step
+from baas_dagster.released import Releases
+from baas_dagster.resources import Warehouse, query
+from baas_dagster.settings import Settings
+
+__all__ = ["battery_chain"]
+
+_NOT_GATED = "(device_no, measured_month) not in (select device_no, measured_month from ops.partition_gate)"
+_PERIODS = f"select * from intermediate.int_awake_period where device_no = ? and {_NOT_GATED}"
+_SESSIONS = "select * from marts.fct_charging_session where device_no = ?"
+_CLAIMS = f"select * from intermediate.int_bms_claim where device_no = ? and {_NOT_GATED}"
+_MONTHS = "select measured_month from marts.fct_mileage_monthly where device_no = ?"
+_DISTRUSTED = """
+    select measured_month from marts.fct_counter_audit_monthly
+    where device_no = ? and verdict in ('drift', 'reset')
+"""
+
+
+@dataclass(frozen=True)
+class _Made:
+    rests: pl.DataFrame
+    estimates: pl.DataFrame
+    months: pl.DataFrame
+
+
+class _Curves:
+    """The curve of each pack: the released one that is active, else the outside one."""
+
+    def __init__(self, releases: Releases) -> None:
+        self.releases = releases
+        self.found: dict[tuple[str | None, str | None], Curve | None] = {}
+
+    def of(self, chemistry: str | None, pack_type: str | None) -> Curve | None:
+        """None where the chemistry is not known."""
+        key = (chemistry, pack_type)
+        if key not in self.found:
+            version = self.releases.for_pack("ocv", chemistry, pack_type)
+            outside = None if chemistry is None else outside_for(chemistry)
+            self.found[key] = outside if version is None else curve_of(version)
+        return self.found[key]
+
+
+def _pack(connection: duckdb.DuckDBPyConnection, device: str) -> Pack:
+    rows = connection.execute(
+        """
+        select chemistry, pack_type, cell_count, capacity_nominal_ah, capacity_source
+        from ops.device_setting where device_no = ?
+        """,
+        [device],
+    ).fetchall()
+    return Pack(*(rows[0] if rows else (None, None, None, None, None)))
+
+
+def _made(connection: duckdb.DuckDBPyConnection, device: str, curves: _Curves) -> _Made:
+    """Rests, estimates and months of one device."""
+    pack = _pack(connection, device)
+    periods, sessions, claims = (query(connection, sql, [device]) for sql in (_PERIODS, _SESSIONS, _CLAIMS))
+    distrusted = query(connection, _DISTRUSTED, [device])["measured_month"].to_list()
+    months = query(connection, _MONTHS, [device])["measured_month"].to_list()
+    curve = curves.of(pack.chemistry, pack.pack_type)
+    rests = rest_readings(periods, pack.cell_count)
+    # counters that failed their audit are not believed: these rests go by the integral of the current
+    counters = ("charged_total_ah", "discharged_total_ah")
+    is_distrusted = pl.col("measured_month").is_in(distrusted)
+    rests = rests.with_columns(pl.when(~is_distrusted).then(pl.col(name)).alias(name) for name in counters)
+    sessions = sessions.sort("started_at").join_asof(
+        epochs(periods), left_on="started_at", right_on="from_at", strategy="backward"
+    )
+    found = [charge_estimates(sessions.with_columns(pl.col("epoch").fill_null(0)))]
+    if curve is not None:
+        found.append(rest_pair_estimates(rests, curve))
+    estimates = pl.concat(found)
+    made = soh_months(device, months, pack, rests, estimates, curve, claims, throughput(periods))
+    return _Made(rests, estimates, made)
+
+
+@dg.asset(
+    partitions_def=DEVICES,
+    deps=[
+        dg.AssetDep("int_awake_period", partition_mapping=dg.MultiToSingleDimensionPartitionMapping("device_no")),
+        dg.AssetDep("int_bms_claim", partition_mapping=dg.MultiToSingleDimensionPartitionMapping("device_no")),
+        "fct_charging_session",
+        "fct_counter_audit_monthly",
+        "fct_mileage_monthly",
+    ],
+    group_name="battery",
+    kinds={"polars", "duckdb"},
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
+def battery_chain(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    warehouse: Warehouse,
+    progress: dg.ResourceParam[Progress],
+) -> dg.MaterializeResult[None]:
+    """Rest voltages, capacity estimates and state of health of whole devices, from the pieces of all their months."""
+    devices = asked(context)
+    curves = _Curves(Releases(settings.released))
+    shown: dict[str, dict[str, Any]] = {}
+    made = []
+    with warehouse.open() as connection, step(progress, "battery", len(devices), "devices"):
+        for device in devices:
+            found = _made(connection, device, curves)
+            made.append(found)
+            shown[device] = {
+                "rests": found.rests.height,
+                "estimates": found.estimates.height,
+                "months": found.months.height,
+                "curve": next(iter(found.months["curve_version"].drop_nulls()), "none"),
+            }
+            progress.advance(1)
+        replace_devices(
+            connection,
+            devices,
+            {
+                "rest": ([m.rests for m in made], REST_SCHEMA),
+                "capacity_estimate": ([m.estimates for m in made], ESTIMATE_SCHEMA),
+                "soh_month": ([m.months for m in made], SOH_SCHEMA),
+            },
+        )
+    return materialized(context, "battery_chain", shown)

@@ -1,0 +1,46 @@
+{{ config(unique_key=['device_no'], tags=['health']) }}
+-- One row per device and month, from the device's first month to its last one: state of health as the car claims it, as
+-- its BMS's own capacity echoes it, as rest voltages and coulombs say independently, and fused; with intervals, bias of
+-- the BMS's state of charge, and trend. A gated month is a row without figures.
+{%- set figures = [
+    'soh_bms_pct', 'soh_charge_pct', 'soh_charge_lo_pct', 'soh_charge_hi_pct', 'soh_ocv_pct', 'soh_ocv_lo_pct',
+    'soh_ocv_hi_pct', 'soh_pct', 'soh_lo_pct', 'soh_hi_pct', 'slope_pct_per_year', 'slope_lo_pct_per_year',
+    'slope_hi_pct_per_year', 'slope_data_pct_per_year', 'slope_data_lo_pct_per_year', 'slope_data_hi_pct_per_year',
+    'prior_share', 'slope_data_pct_per_100_cycles', 'slope_data_lo_pct_per_100_cycles',
+    'slope_data_hi_pct_per_100_cycles', 'equivalent_full_cycles', 'soc_bias_pct', 'soc_bias_lo_pct',
+    'soc_bias_hi_pct', 'bms_min_deter_pct', 'bms_max_deter_cell_no', 'n', 'n_charge', 'n_ocv', 'n_soc_bias', 'n_slope',
+    'soh_ocv_reason', 'soh_charge_reason', 'slope_verdict',
+] %}
+with
+
+months as (
+    select * from {{ source('stitched', 'soh_month') }}
+    where {{ devices_in_scope() }}
+),
+
+partition_gate as (
+    select
+        min(check_name) as gated_by,
+        device_no,
+        measured_month
+    from {{ source('ops', 'partition_gate') }}
+    where {{ devices_in_scope() }}
+    group by device_no, measured_month
+)
+
+select
+    {%- for name in figures %}
+    case when partition_gate.gated_by is null then months.{{ name }} end as {{ name }},
+    {%- endfor %}
+    case when partition_gate.gated_by is null then months.method else 'none' end as method,
+    months.capacity_nominal_ah,
+    months.capacity_source,
+    months.curve_version,
+    months.curve_origin,
+    months.pack_epoch,
+    partition_gate.gated_by,
+    months.device_no,
+    months.measured_month
+from months
+left join partition_gate
+    on months.device_no = partition_gate.device_no and months.measured_month = partition_gate.measured_month
