@@ -1,4 +1,4 @@
-"""Sessions, trips and energy per day through the whole chain: month ends, order of arrival, cars with channels missing."""
+"""Sessions, trips, energy per day through the whole chain: month ends, order of arrival, channels that are missing."""
 
 from __future__ import annotations
 
@@ -87,9 +87,7 @@ def published(home: Settings, query: str) -> list[tuple[object, ...]]:
 TABLES = ("fct_charging_session", "fct_trip", "fct_energy_daily")
 
 
-def test_a_charge_over_a_month_s_end_is_one_session_whichever_month_arrives_first(
-    homes: Homes, tmp_path: Path
-) -> None:
+def test_a_charge_over_a_month_s_end_is_one_session_whichever_month_arrives_first(homes: Homes, tmp_path: Path) -> None:
     rows = life(CAR, datetime(2023, 1, 31, 20, 0), charge_h=5)
     january = [row for row in rows if row["measured_month"] == "2023-01"]
     february = [row for row in rows if row["measured_month"] == "2023-02"]
@@ -154,7 +152,9 @@ def test_a_car_with_channels_missing_gives_what_can_be_known(homes: Homes, tmp_p
         home, "select unmetered_session_count, charged_kwh from fct_energy_daily where device_no = '01290000107'"
     )
     assert unmetered == [(1, 0.0)]
-    trips = published(home, "select device_no, energy_net_kwh is null, energy_method from fct_trip order by 1, started_at")
+    trips = published(
+        home, "select device_no, energy_net_kwh is null, energy_method from fct_trip order by 1, started_at"
+    )
     assert ("01290000101", True, "none: no counters and rows too far apart") in trips
     assert ("01290000102", False, "counter") in trips
     assert len(trips) == len(cars) + 1
@@ -162,11 +162,14 @@ def test_a_car_with_channels_missing_gives_what_can_be_known(homes: Homes, tmp_p
 
 def test_no_session_and_no_trip_overlaps_another_and_days_add_up(ran: Settings) -> None:
     for table in ("fct_charging_session", "fct_trip"):
-        assert published(
-            ran,
-            f"select a.started_at from {table} as a inner join {table} as b on a.device_no = b.device_no "
-            "and a.started_at < b.started_at and a.ended_at > b.started_at",
-        ) == []
+        assert (
+            published(
+                ran,
+                f"select a.started_at from {table} as a inner join {table} as b on a.device_no = b.device_no "
+                "and a.started_at < b.started_at and a.ended_at > b.started_at",
+            )
+            == []
+        )
     off = published(
         ran,
         """
