@@ -1,4 +1,4 @@
-"""Sessions, trips and energy per day through the whole chain: month ends, order of arrival, cars with channels missing."""
+"""Sessions, trips, energy per day through the whole chain: month ends, order of arrival, channels that are missing."""
 
 from __future__ import annotations
 
