@@ -195,6 +195,7 @@ def _sessions(section: Section, snapshot: Published, truth: dict[str, pl.DataFra
         charge_error_pct=_pct("charge_ah", "true_charge_ah"),
     )
     whole = matched.filter(pl.col("true_logged_share") >= 1)
+    right = matched.filter(pl.col("mode") == pl.col("true_mode"))
     section.figures += [
         _errors("start of logged sessions", whole["start_s"], None, targets.edge_s, " s"),
         _errors("end of logged sessions", whole["end_s"], None, targets.edge_s, " s"),
@@ -203,7 +204,7 @@ def _sessions(section: Section, snapshot: Published, truth: dict[str, pl.DataFra
             targets.energy_median_pct, targets.energy_p95_pct,
         ),
         _errors("session charge (Ah)", matched["charge_error_pct"].drop_nulls(), None, None),
-        _share("mode right", matched.filter(pl.col("mode") == pl.col("true_mode")).height, matched.height, targets.mode),
+        _share("mode right", right.height, matched.height, targets.mode),
     ]  # fmt: skip
     for mode in sorted(matched["true_mode"].unique()):
         mine = matched.filter(pl.col("true_mode") == mode)
@@ -248,12 +249,8 @@ def _inferred(
     missed = charges.filter(pl.col("covered") < OVERLAP).drop("lat", "lng")
     section.detail("Charges that were not inferred", missed.head(_WORST))
     none = inferred.with_columns(touched=covered_share(inferred, rise)).filter(pl.col("touched") <= 0)
-    section.detail(
-        "Inferred charges that were none",
-        none.select("device_no", "started_at", "ended_at", "evidence", "soc_start_pct", "soc_end_pct", "energy_kwh").head(
-            _WORST
-        ),
-    )
+    shown = ["device_no", "started_at", "ended_at", "evidence", "soc_start_pct", "soc_end_pct", "energy_kwh"]
+    section.detail("Inferred charges that were none", none.select(shown).head(_WORST))
 
 
 def _trips(section: Section, snapshot: Published, truth: dict[str, pl.DataFrame], targets: Targets) -> None:
@@ -280,7 +277,8 @@ def _trips(section: Section, snapshot: Published, truth: dict[str, pl.DataFrame]
     ).with_columns(
         true_net_kwh=pl.col("true_energy_out_kwh") - pl.col("true_energy_regen_kwh"),
     ).with_columns(
-        distance_error_pct=_pct("distance_km", "true_distance_km"), energy_error_pct=_pct("energy_net_kwh", "true_net_kwh")
+        distance_error_pct=_pct("distance_km", "true_distance_km"),
+        energy_error_pct=_pct("energy_net_kwh", "true_net_kwh"),
     )  # fmt: skip
     measured = matched.filter(pl.col("energy_net_kwh").is_not_null())
     far = measured.filter(pl.col("distance_km") >= float(sql_vars()["trip_counter_min_km"]))

@@ -157,6 +157,20 @@ edged as (
             {{ counter }}_first
         ) as {{ counter }}_from,
         {% endfor %}
+        -- a charge goes on up to the first message after it: what its counters read there
+        {% for counter in [
+            'charged_total_ah', 'discharged_total_ah', 'charged_total_kwh', 'discharged_total_kwh'
+        ] %}
+        case
+            when
+                state in ('CHARGE', 'V2L')
+                and lead(state) over (partition by device_no, measured_month, awake_no order by fragment_no) <> state
+                then
+                    lead({{ counter }}_first) over (
+                        partition by device_no, measured_month, awake_no order by fragment_no
+                    )
+        end as {{ counter }}_after,
+        {% endfor %}
         last_total_ah - (charge_ah - discharge_ah) as total_before_ah
     from fragments
     window w as ({{ in_time_order('fragment_no') }})
@@ -195,12 +209,16 @@ select
     cast(edged.lost_s as double) as lost_s,
     edged.charged_total_ah_from as charged_total_from_ah,
     edged.charged_total_ah_last as charged_total_to_ah,
+    edged.charged_total_ah_after as charged_total_after_ah,
     edged.discharged_total_ah_from as discharged_total_from_ah,
     edged.discharged_total_ah_last as discharged_total_to_ah,
+    edged.discharged_total_ah_after as discharged_total_after_ah,
     edged.charged_total_kwh_from as charged_total_from_kwh,
     edged.charged_total_kwh_last as charged_total_to_kwh,
+    edged.charged_total_kwh_after as charged_total_after_kwh,
     edged.discharged_total_kwh_from as discharged_total_from_kwh,
     edged.discharged_total_kwh_last as discharged_total_to_kwh,
+    edged.discharged_total_kwh_after as discharged_total_after_kwh,
     edged.plug_total_kwh_from as plug_total_from_kwh,
     edged.plug_total_kwh_last as plug_total_to_kwh,
     edged.quick_total_kwh_from as quick_total_from_kwh,

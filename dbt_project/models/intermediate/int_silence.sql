@@ -97,6 +97,13 @@ measured as (
         case when is_discharged_total_kwh_alive then discharged_total_step_kwh end as discharged_step_kwh,
         case when is_plug_total_kwh_alive then plug_total_step_kwh end as plug_step_kwh,
         case when is_quick_total_kwh_alive then quick_total_step_kwh end as quick_step_kwh,
+        -- without an odometer the car may have been driven, and what rose may have been recuperation: only the net counts
+        case when is_charged_total_kwh_alive then charged_total_step_kwh end
+        - case when odometer_step_km is null then coalesce(discharged_total_step_kwh, 0e0) else 0e0 end
+            as charged_in_kwh,
+        case when is_charged_total_ah_alive then charged_total_step_ah end
+        - case when odometer_step_km is null then coalesce(discharged_total_step_ah, 0e0) else 0e0 end
+            as charged_in_ah,
         odometer_step_km,
         coalesce(odometer_step_km >= {{ var('silence_moved_km') }}, false) as has_moved,
         device_no
@@ -113,9 +120,9 @@ select
         when plug_step_kwh is not null
             then case when plug_step_kwh >= {{ var('inferred_min_kwh') }} then 'plug counter' end
         when charged_step_kwh is not null and not has_moved
-            then case when charged_step_kwh >= {{ var('inferred_min_kwh') }} then 'charge counter' end
+            then case when charged_in_kwh >= {{ var('inferred_min_kwh') }} then 'charge counter' end
         when charged_step_ah is not null and not has_moved
-            then case when charged_step_ah >= {{ var('inferred_min_ah') }} then 'charge counter' end
+            then case when charged_in_ah >= {{ var('inferred_min_ah') }} then 'charge counter' end
         when soc_step_pct >= {{ var('inferred_min_soc_pct') }} then 'SoC'
     end as charge_evidence
 from measured

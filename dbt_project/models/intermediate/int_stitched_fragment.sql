@@ -91,14 +91,16 @@ select
         as bridged_s,
     lost_s + case when joint_ah is null then coalesce(joint_s, 0e0) else 0e0 end as lost_s,
     -- a counter that fell was reset: its step is unknown
-    case when charged_total_to_ah >= charged_total_from_ah then charged_total_to_ah - charged_total_from_ah end
-    + coalesce(joint_charged_ah, 0e0) as charged_step_ah,
-    case when discharged_total_to_ah >= discharged_total_from_ah then discharged_total_to_ah - discharged_total_from_ah end
-    + coalesce(joint_discharged_ah, 0e0) as discharged_step_ah,
-    case when charged_total_to_kwh >= charged_total_from_kwh then charged_total_to_kwh - charged_total_from_kwh end
-    + coalesce(joint_charged_kwh, 0e0) as charged_step_kwh,
-    case when discharged_total_to_kwh >= discharged_total_from_kwh then discharged_total_to_kwh - discharged_total_from_kwh end
-    + coalesce(joint_discharged_kwh, 0e0) as discharged_step_kwh,
+    {% for name, unit in [
+        ('charged', 'ah'), ('discharged', 'ah'), ('charged', 'kwh'), ('discharged', 'kwh')
+    ] %}
+    case
+        when {{ name }}_total_to_{{ unit }} >= {{ name }}_total_from_{{ unit }}
+            then
+                greatest({{ name }}_total_to_{{ unit }}, coalesce({{ name }}_total_after_{{ unit }}, {{ name }}_total_to_{{ unit }}))
+                - {{ name }}_total_from_{{ unit }}
+    end + coalesce(joint_{{ name }}_{{ unit }}, 0e0) as {{ name }}_step_{{ unit }},
+    {% endfor %}
     max(charged_total_to_ah) over d > min(charged_total_from_ah) over d as is_charged_ah_alive,
     max(charged_total_to_kwh) over d > min(charged_total_from_kwh) over d as is_charged_kwh_alive,
     case when plug_total_to_kwh >= plug_total_from_kwh then plug_total_to_kwh - plug_total_from_kwh end as plug_step_kwh,

@@ -316,6 +316,8 @@ select
         when methods.power_max_kw > {{ var('dc_min_kw') }} then 'DC'
         when methods.quick_kwh >= {{ var('inferred_min_kwh') }} and methods.quick_kwh * 2 >= coalesce(methods.plug_kwh, 0) then 'DC'
         when not methods.is_inferred and methods.power_max_kw is not null then 'AC'
+        -- so much in so short a silence
+        when methods.energy_counter_kwh > {{ var('dc_min_kw') }} * methods.silence_s / 3600 then 'DC'
         when methods.quick_kwh is not null and methods.plug_kwh >= {{ var('inferred_min_kwh') }} then 'AC'
         else 'UNKNOWN'
     end as mode,
