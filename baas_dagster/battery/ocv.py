@@ -89,12 +89,16 @@ class _CarBins:
 def learn(
     rests: pl.DataFrame, chemistry: str, pack_type: str, outside: Curve, rules: BatteryRules = RULES
 ) -> Curve | None:
-    """The curve of a pack type from the rests of its fleet; None where they are too few to learn from.
+    """The curve of a pack type from the rests of its fleet; None where they are too few, or the chemistry has a plateau.
+
+    On a plateau the BMS itself reads nothing from its voltage, so that its rests teach nothing.
 
     ``rests``: rows of ``rests.REST_SCHEMA`` with ``pack_type``, of all cars of the chemistry, in any order (the result does not
     depend on it). Cars of other pack types only move the prior. Quality: cars, rests, rms residual of the table (points),
     steps between rests and their rms residual (points), share of steps whose coulombs contradict the others (5 sd).
     """
+    if outside.is_flat.mean() > rules.plateau_share:
+        return None
     rests = rests.unique(["device_no", "rest_at"], keep="first", maintain_order=False).sort("device_no", "rest_at")
     own = rests.filter(pl.col("pack_type") == pack_type)
     anchored = _anchored(own, outside, rules)

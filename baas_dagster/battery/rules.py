@@ -35,6 +35,7 @@ class BatteryRules:
     # --- state of charge from rest voltage --------------------------------------------------------------------------
     flat_mv_per_pct: float = 3.0  # mV per point; flatter, and SoC from rest voltage is not identifiable (DOMAIN 6)
     flat_window_pct: int = 3  # points on both sides over which that slope is taken: single steps of a 1 % grid jitter
+    plateau_share: float = 0.3  # 1; a chemistry with more of its curve flat (LFP: 57 %) has no rest-pair method at all
     rest_sd_v: float = 0.0015  # V; random error of one rest voltage: 0.1 V over 90-192 cells is 0.5 mV, what is left to
     # relax after 2 h 1 mV, temperature 1 mV
     rest_temp_sd_pct: float = (

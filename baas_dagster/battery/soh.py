@@ -215,6 +215,8 @@ class _History:
         rules, months = self.rules, self.month[name]
         if name == "ocv" and self.curve is None:
             return None, 0.0, "no curve"
+        if name == "ocv" and self.curve is not None and self.curve.is_flat.mean() > rules.plateau_share:
+            return None, 0.0, "not identifiable"
         mine = self.estimates[name]["epoch"].to_numpy() == epoch
         for length in range(rules.window_months, rules.window_months_max + 1):
             chosen = mine & (months <= at) & (months > at - length)

@@ -12,7 +12,7 @@ entry per car; time is whole seconds since 1970 in naive KST.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import polars as pl
@@ -73,6 +73,16 @@ class LongCars:
     charge_to: Floats
     dc_share: Floats
     charges_at_night: Flags
+
+    def take(self, index: NDArray[np.int64]) -> LongCars:
+        """Some of the cars."""
+        chosen = {
+            f.name: getattr(self, f.name)[index]
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), np.ndarray)
+        }
+        chosen |= {name: [getattr(self, name)[i] for i in index.tolist()] for name in ("device_no", "fade")}
+        return replace(self, **chosen)
 
     def soh_pct(self, years: Floats | float) -> Floats:
         """True capacity against the car's own new one, %, after ``years``."""
@@ -199,8 +209,13 @@ class _State:
     bms_ah: Floats
 
 
-def live(cars: LongCars, months: int, rng: np.random.Generator, first_month: str = "2021-01") -> LongHistory:
-    """Let the cars live for ``months``. A day: out, back, sometimes a charge after it, days off and silences."""
+def live(
+    cars: LongCars, months: int, rng: np.random.Generator, first_month: str = "2021-01", bms_wanders: bool = True
+) -> LongHistory:
+    """Let the cars live for ``months``. A day: out, back, sometimes a charge after it, days off and silences.
+
+    ``bms_wanders``: the error of the BMS's capacity moves on from where it began; else it stays.
+    """
     n = len(cars.device_no)
     begin_day = int(np.datetime64(first_month, "M").astype("datetime64[D]").astype(np.int64))
     end_month = np.datetime64(first_month, "M") + np.timedelta64(months, "M")
@@ -228,7 +243,7 @@ def live(cars: LongCars, months: int, rng: np.random.Generator, first_month: str
         month = str(np.datetime64(begin_day + day, "D").astype("datetime64[M]"))
         state.capacity_ah = cars.capacity_new_ah * cars.soh_pct(years) / 100
         if month != month_now:
-            if month_now is not None:
+            if month_now is not None and bms_wanders:
                 error = keep * error + ERRORS.bms_capacity * np.sqrt(1 - keep**2) * rng.standard_normal(n)
             month_now = month
             state.bms_ah = state.capacity_ah * (1 + error)  # a BMS learns in steps
