@@ -1,8 +1,8 @@
 """PART battery: sessions, trips, energy, capacity, state of health, on the fleets `fine` and `coarse`, on cars
 simulated for 36 months, and on real logs.
 
-Belongs here: the order of sections, state of health against the truth, real logs. Does not belong here: how sessions and
-trips are matched (``sessions``), what else the marts must say (``battery_marts``), coverage (``battery_statistics``).
+Belongs here: the order of sections, state of health against the truth, real logs. Does not belong here: how sessions
+and trips are matched (``sessions``), what other marts must say (``battery_marts``), coverage (``battery_statistics``).
 """
 
 from __future__ import annotations
