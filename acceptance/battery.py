@@ -135,7 +135,7 @@ def real_section(published: Snapshot) -> Section:
         f"""
         select s.session_id, e.capacity_ah, e.capacity_sd_ah, s.soc_end_pct - s.soc_start_pct as rise_pct
         from fct_charging_session as s
-        left join fct_capacity_estimate as e on s.session_id = e.source_id and e.method = 'charge'
+        left join fct_capacity_estimate as e on s.session_id = e.session_id and e.method = 'charge'
         where s.device_no = '{_EV87}' and s.mode <> 'V2L' and s.soc_end_pct - s.soc_start_pct >= 20
         """
     )
@@ -160,7 +160,7 @@ def real_section(published: Snapshot) -> Section:
         f"""
         select s.started_at, s.period_count, s.soc_start_pct, s.soc_end_pct, e.capacity_ah, e.capacity_sd_ah
         from fct_charging_session as s
-        left join fct_capacity_estimate as e on s.session_id = e.source_id and e.method = 'charge'
+        left join fct_capacity_estimate as e on s.session_id = e.session_id and e.method = 'charge'
         where s.device_no = '{_EV96}' and s.mode <> 'V2L' and not s.is_inferred order by 1
         """
     )
