@@ -21,10 +21,11 @@ from acceptance.figures import Figure, Section
 from baas_dagster.settings import sql_vars
 from baas_dagster.simulator import STANDARD_FLEETS
 
-__all__ = ["Targets", "match_intervals", "sessions_section", "targets_of"]
+__all__ = ["Targets", "match_intervals", "real_sessions", "sessions_section", "targets_of"]
 
 OVERLAP = 0.8
 _WORST = 12
+_LARGE_PCT = 20.0
 
 
 class Published(Protocol):
@@ -330,3 +331,23 @@ def _days(section: Section, snapshot: Published, truth: dict[str, pl.DataFrame])
             f"{got:,.1f} kWh stated; true: {idle:,.1f} kWh awake, {asleep:,.1f} kWh asleep (no counter sees it)", None,
         )
     )  # fmt: skip
+
+
+def real_sessions(section: Section, snapshot: Published) -> None:
+    """The figures that are known of the sessions of two real cars, added to a section."""
+    sessions = snapshot.rows(
+        "select * from fct_charging_session where device_no in ('01290000001', '01290000003') order by started_at"
+    ).filter(~pl.col("is_inferred"))
+    for device, session_n, period_n in (("01290000001", 2, 5), ("01290000003", 22, None)):
+        mine = sessions.filter(
+            (pl.col("device_no") == device) & (pl.col("soc_end_pct") - pl.col("soc_start_pct") >= _LARGE_PCT)
+        )
+        periods = int(mine["period_count"].sum())
+        is_met = mine.height == session_n and period_n in (None, periods)
+        target = f"{session_n}" + (f" ({period_n} periods)" if period_n else "")
+        name = f"{device}: charges with SoC +{_LARGE_PCT:.0f} or more"
+        section.figures.append(Figure(name, target, f"{mine.height} ({periods} periods)", is_met))
+        per_100 = (100 * mine["step_charge_ah"] / mine["step_soc_delta_pct"]).drop_nulls()
+        low, middle, high = (per_100.quantile(q, "linear") or 0.0 for q in (0.25, 0.5, 0.75))
+        text = f"median {middle:.1f} Ah, IQR {high - low:.1f}, {per_100.len()} of {mine.height} with an estimate"
+        section.figures.append(Figure(f"{device}: Ah per 100 %, timed by steps of the SoC", "", text, None))

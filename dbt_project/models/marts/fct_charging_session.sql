@@ -302,8 +302,8 @@ connections as (
     inner join fragments
         on
             barred.device_no = fragments.device_no
-            and (barred.not_before_at is null or fragments.from_at >= barred.not_before_at)
-            and (barred.not_after_at is null or fragments.to_at <= barred.not_after_at)
+            and fragments.from_at >= coalesce(barred.not_before_at, fragments.from_at)
+            and fragments.to_at <= coalesce(barred.not_after_at, fragments.to_at)
     where fragments.state <> 'DRIVE' and fragments.cable_count + fragments.charge_flag_count + fragments.v2l_flag_count > 0
     group by barred.device_no, barred.session_no
 )
