@@ -83,6 +83,15 @@ idle as (
     group by device_no, measured_month
 ),
 
+-- a relay that never closes while rows arrive is a channel that is not delivered
+relay as (
+    select
+        sum(relay_count) > 0 as is_delivered,
+        device_no
+    from fragments
+    group by device_no
+),
+
 awake_month as (
     select
         {{ sum_of('duration_s') }} / 3600 as awake_h,
@@ -126,8 +135,10 @@ joined as (
         loss.lost_square,
         loss.lost_days,
         loss.days_square,
-        coalesce(idle.idle_h, 0e0) as idle_h,
+        coalesce(relay.is_delivered, false) as has_relay,
+        case when relay.is_delivered then coalesce(idle.idle_h, 0e0) end as idle_h,
         case
+            when not relay.is_delivered then null
             when idle.idle_h is null and awake_month.device_no is not null then 0e0
             -- steady and small: what is integrated stands for all of it, when it is most of it
             when idle.integrated_s >= 0.5 * (idle.integrated_s + idle.lost_s)
@@ -138,6 +149,7 @@ joined as (
         on months.device_no = partition_gate.device_no and months.measured_month = partition_gate.measured_month
     left join awake_month
         on months.device_no = awake_month.device_no and months.measured_month = awake_month.measured_month
+    left join relay on months.device_no = relay.device_no
     left join device_setting on months.device_no = device_setting.device_no
     left join parked on months.device_no = parked.device_no and months.measured_month = parked.measured_month
     left join loss on months.device_no = loss.device_no and months.measured_month = loss.measured_month
@@ -174,7 +186,10 @@ select
                     when not is_enough then 'loss: too few silences with a SoC on both sides'
                     when drift_sd is null then 'interval of the loss: nominal capacity unknown'
                 end,
-                case when idle_kwh is null then 'idle energy: sampled too slowly' end
+                case
+                    when not has_relay then 'idle: the relay is not delivered'
+                    when idle_kwh is null then 'idle energy: no rows, or sampled too slowly'
+                end
             ),
             ''
         )
