@@ -138,7 +138,13 @@ placed as (
             and fragments.measured_month = place_minute.measured_month
             and {{ seconds_between('place_minute.seen_at', 'fragments.from_at') }} <= {{ var('place_max_s') }}
             and {{ seconds_between('fragments.to_at', 'place_minute.seen_at') }} <= {{ var('place_max_s') }}
-    where fragments.state in ('CHARGE', 'V2L')
+    -- where no current is delivered, a standstill in which the SoC rose is a charge
+    where
+        fragments.state in ('CHARGE', 'V2L')
+        or (
+            fragments.state in ('AWAKE', 'IDLE') and fragments.current_max_a is null
+            and fragments.step_last_pct > fragments.soc_first_pct
+        )
     group by fragments.device_no, fragments.measured_month, fragments.fragment_no
 ),
 

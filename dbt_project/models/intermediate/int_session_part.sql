@@ -137,7 +137,8 @@ from_silences as (
         case when not has_moved then coalesce(lng_before, lng_after) end as lng,
         device_no
     from silences
-    where charge_evidence is not null
+    where
+        charge_evidence is not null
         -- a few steps of the counter on the edge of a charge are its end or its begin
         or (
             not has_moved and (state_before = 'CHARGE' or state_after = 'CHARGE')

@@ -263,30 +263,33 @@ drives as (
     from silences
 ),
 
+neighboured as (
+    select
+        session_no,
+        started_at,
+        ended_at,
+        lag(ended_at) over (partition by device_no order by started_at, session_no) as session_before_at,
+        lead(started_at) over (partition by device_no order by started_at, session_no) as session_after_at,
+        device_no
+    from methods
+),
+
 -- a connection lies between two drives and beside no other session
 barred as (
     select
-        methods.session_no,
+        neighboured.session_no,
         greatest(
-            max(case when drives.drive_at <= methods.started_at then drives.drive_at end),
-            max(methods.session_before_at)
+            max(case when drives.drive_at <= neighboured.started_at then drives.drive_at end),
+            max(neighboured.session_before_at)
         ) as not_before_at,
         least(
-            min(case when drives.drive_at >= methods.ended_at then drives.drive_at end),
-            min(methods.session_after_at)
+            min(case when drives.drive_at >= neighboured.ended_at then drives.drive_at end),
+            min(neighboured.session_after_at)
         ) as not_after_at,
-        min(methods.started_at) as started_at,
-        max(methods.ended_at) as ended_at,
-        methods.device_no
-    from (
-        select
-            *,
-            lag(ended_at) over (partition by device_no order by started_at, session_no) as session_before_at,
-            lead(started_at) over (partition by device_no order by started_at, session_no) as session_after_at
-        from methods
-    ) as methods
-    left join drives on methods.device_no = drives.device_no
-    group by methods.device_no, methods.session_no
+        neighboured.device_no
+    from neighboured
+    left join drives on neighboured.device_no = drives.device_no
+    group by neighboured.device_no, neighboured.session_no
 ),
 
 connections as (
@@ -299,8 +302,8 @@ connections as (
     inner join fragments
         on
             barred.device_no = fragments.device_no
-            and (barred.not_before_at is null or fragments.from_at >= barred.not_before_at)
-            and (barred.not_after_at is null or fragments.to_at <= barred.not_after_at)
+            and fragments.from_at >= coalesce(barred.not_before_at, fragments.from_at)
+            and fragments.to_at <= coalesce(barred.not_after_at, fragments.to_at)
     where fragments.state <> 'DRIVE' and fragments.cable_count + fragments.charge_flag_count + fragments.v2l_flag_count > 0
     group by barred.device_no, barred.session_no
 )
@@ -338,8 +341,9 @@ select
     methods.energy_integral_kwh,
     methods.charge_counter_ah,
     methods.charge_integral_ah,
-    case when not methods.is_inferred then
-        100 * (methods.energy_counter_kwh - methods.energy_integral_kwh) / nullif(methods.energy_integral_kwh, 0)
+    case
+        when not methods.is_inferred
+            then 100 * (methods.energy_counter_kwh - methods.energy_integral_kwh) / nullif(methods.energy_integral_kwh, 0)
     end as disagreement_pct,
     methods.bridged_s / nullif(methods.integrated_s, 0) as bridged_share,
     case when methods.is_inferred then 1e0 else least(1e0, methods.gap_s / nullif(methods.duration_s, 0)) end as gap_share,

@@ -126,20 +126,43 @@ started as (
 ),
 
 -- a day is long enough for counters even where its trips are not
-driven as (
+trip_energy as (
     select
         trip_part.service_date,
-        case when bool_and(trips.energy_net_kwh is not null or trips.energy_counter_kwh is not null) then
-            {{ sum_of("case when trips.energy_method like 'integral%' then discharge_kwh else counter_out_kwh end") }}
-        end as out_kwh,
-        case when bool_and(trips.energy_net_kwh is not null or trips.energy_counter_kwh is not null) then
-            {{ sum_of("case when trips.energy_method like 'integral%' then charge_kwh else counter_regen_kwh end") }}
-        end as regen_kwh,
-        count(distinct trips.trip_id) as trip_count,
+        trip_part.order_no,
+        trips.trip_id,
+        trips.energy_net_kwh is not null or trips.energy_counter_kwh is not null as is_measured,
+        case when trips.energy_method like 'integral%' then trip_part.discharge_kwh else trip_part.counter_out_kwh end
+            as out_kwh,
+        case when trips.energy_method like 'integral%' then trip_part.charge_kwh else trip_part.counter_regen_kwh end
+            as regen_kwh,
         trip_part.device_no
     from trip_part
     inner join trips on trip_part.device_no = trips.device_no and trip_part.trip_id = trips.trip_id
-    group by trip_part.device_no, trip_part.service_date
+),
+
+driven as (
+    select
+        service_date,
+        case when bool_and(is_measured) then {{ sum_of('out_kwh') }} end as out_kwh,
+        case when bool_and(is_measured) then {{ sum_of('regen_kwh') }} end as regen_kwh,
+        count(distinct trip_id) as trip_count,
+        device_no
+    from trip_energy
+    group by device_no, service_date
+),
+
+used as (
+    select
+        order_no,
+        device_no
+    from trip_energy
+    union
+    select
+        order_no,
+        device_no
+    from charged
+    where order_no is not null
 ),
 
 -- awake, neither on a trip nor charging
@@ -153,20 +176,7 @@ rested as (
         ) }} as energy_kwh,
         fragments.device_no
     from fragments
-    left join (
-        select
-            trip_part.order_no,
-            trip_part.device_no
-        from trip_part
-        inner join trips on trip_part.device_no = trips.device_no and trip_part.trip_id = trips.trip_id
-        union
-        select
-            charged.order_no,
-            charged.device_no
-        from charged
-        where charged.order_no is not null
-    ) as used
-        on fragments.device_no = used.device_no and fragments.order_no = used.order_no
+    left join used on fragments.device_no = used.device_no and fragments.order_no = used.order_no
     where used.order_no is null
     group by fragments.device_no, fragments.service_date
 ),

@@ -133,9 +133,11 @@ select
     energy_method,
     counter_out_kwh - counter_regen_kwh as energy_counter_kwh,
     case when has_integral then integral_out_kwh - integral_regen_kwh end as energy_integral_kwh,
-    case when has_integral then
-        100 * (counter_out_kwh - counter_regen_kwh - (integral_out_kwh - integral_regen_kwh))
-        / nullif(integral_out_kwh - integral_regen_kwh, 0)
+    case
+        when has_integral
+            then
+                100 * (counter_out_kwh - counter_regen_kwh - (integral_out_kwh - integral_regen_kwh))
+                / nullif(integral_out_kwh - integral_regen_kwh, 0)
     end as disagreement_pct,
     greatest(0e0, 1 - silence_s / nullif(duration_s, 0)) as logged_share,
     soc_start_pct,
