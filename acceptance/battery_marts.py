@@ -153,8 +153,15 @@ def _resistance(section: Section, snapshot: Published, truth: dict[str, pl.DataF
     size = by_car.group_by("temperature_from_c").len().sort("len", "temperature_from_c", descending=[True, False])
     band = size["temperature_from_c"][0]
     same = by_car.filter(pl.col("temperature_from_c") == band)
-    rank = same.select(pl.corr("resistance_mohm", "true_mohm", method="spearman")).item()
-    text = f"{rank:.2f} over {same.height} cars at {band:.0f} degC" if same.height > 2 else "too few cars"
+    rank, ratio, spread = same.select(
+        pl.corr("resistance_mohm", "true_mohm", method="spearman"),
+        pl.median("ratio"),
+        spread=pl.std("ratio") / pl.mean("ratio"),
+    ).row(0)
+    text = "too few cars"
+    if same.height > 2:
+        text = f"{rank:.2f} over {same.height} cars at {band:.0f} degC; there {ratio:.2f} x that at 25 degC, "
+        text += f"+- {100 * spread:.0f} % between cars"
     section.figures.append(Figure("rank correlation of cars by resistance with the truth", "", text, None))
 
 
@@ -204,13 +211,22 @@ def _counters(section: Section, snapshot: Published, truth: dict[str, pl.DataFra
         .join(truth["truth_device"].select("device_no", true_a="current_offset_a"), on="device_no")
         .join(gated, on=MONTH_KEYS, how="anti")
     )
-    judged = audit.filter(pl.col("verdict") != "insufficient")
+    resets = (
+        truth["truth_odometer_event"]
+        .filter((pl.col("code") == "ODO_RESET") & pl.col("variant").str.contains("counters"))
+        .select(MONTH_KEYS)
+        .unique()
+        .join(audit.select(*MONTH_KEYS, "verdict"), on=MONTH_KEYS)
+    )
+    found = resets.filter(pl.col("verdict") == "reset").height
+    judged = audit.join(resets, on=MONTH_KEYS, how="anti").filter(pl.col("verdict") != "insufficient")
     flagged = judged.filter(pl.col("verdict") != "ok")
     counts = audit.group_by("verdict").len().sort("verdict")
     text = ", ".join(f"{n} {verdict}" for verdict, n in counts.iter_rows())
     section.figures += [
+        Figure("resets of counters found", "all", f"{found} of {resets.height}", found == resets.height),
         Figure(
-            "months of cars, none with a fault of its counters, that the audit flags",
+            "months without a reset, none with a fault of its counters, that the audit flags",
             "<= 1 %",
             f"{flagged.height} of {judged.height} judged ({text})",
             flagged.height <= 0.01 * judged.height,

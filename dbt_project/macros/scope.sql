@@ -14,11 +14,12 @@
 
 {#
     The raw rows of the partitions in scope. The files come as an explicit list: a glob would read the footer of every
-    file in the lake. The list always holds one typed file without rows, because an empty list is an error.
+    file in the lake. The list always holds one typed file without rows, because an empty list is an error; it comes
+    last, because DuckDB takes the size of the first file for that of all, and would build its joins on the rows.
 #}
 {% macro raw_rows(kind) -%}
     {%- if execute -%}
-        {%- set found = run_query("select path from ops.scope_file where kind = '" ~ kind ~ "' order by path") -%}
+        {%- set found = run_query("select path from ops.scope_file where kind = '" ~ kind ~ "' order by path desc") -%}
         {{ adapter.dispatch('parquet_rows')(found.columns[0].values()) }}
     {%- else -%}
         (select 1) as raw_rows

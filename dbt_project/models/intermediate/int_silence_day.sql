@@ -31,6 +31,10 @@ known as (
     select
         *,
         {{ seconds_between('soc_before_at', 'soc_after_at') }} as soc_span_s,
+        case
+            when {{ seconds_between('soc_before_at', 'soc_after_at') }} <= {{ var('silence_known_max_h') }} * 3600e0
+                then soc_after_pct - soc_before_pct
+        end as soc_rise_pct,
         silent_h > {{ var('silence_known_max_h') }} as is_long
     from silences
 ),
@@ -38,8 +42,6 @@ known as (
 days as (
     select
         known.*,
-        case when soc_span_s <= {{ var('silence_known_max_h') }} * 3600e0 then soc_after_pct - soc_before_pct end
-            as soc_rise_pct,
         {{ kst_day('days.on_date') }} as service_date,
         greatest(known.from_at, cast({{ kst_day('days.on_date') }} as timestamp)) as part_from_at,
         least(known.to_at, cast({{ add_days(kst_day('days.on_date'), 1) }} as timestamp)) as part_to_at

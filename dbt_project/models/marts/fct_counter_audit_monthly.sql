@@ -139,7 +139,7 @@ pooled as (
 
 centred as (
     select
-        *,
+        pooled.*,
         {%- for prefix in ['recent', 'before'] %}
         {%- for pair in ['tt', 'ts', 'ty', 'ss', 'sy', 'yy'] %}
         {{ centred_sum(prefix, pair[0], pair[1]) }} as {{ prefix }}_c{{ pair }},
@@ -147,45 +147,45 @@ centred as (
         {%- endfor %}
         {{ var('parked_load_sd_w') }} / nullif(voltage.pack_voltage_v, 0) as parked_sd_a
     from pooled
-    inner join voltage using (device_no)
+    inner join voltage on pooled.device_no = voltage.device_no
 ),
 
 solved as (
     select
-        *,
         {%- for prefix in ['recent', 'before'] %}
         case
             when
                 {{ prefix }}_n >= {{ var('audit_min_n') }}
                 and {{ prefix }}_css >= {{ prefix }}_n * power({{ var('audit_min_soc_sd_pct') }} / 100e0, 2)
                 then nullif({{ prefix }}_ctt * {{ prefix }}_css - {{ prefix }}_cts * {{ prefix }}_cts, 0)
-        end as {{ prefix }}_det{{ "," if not loop.last }}
+        end as {{ prefix }}_det,
         {%- endfor %}
+        *
     from centred
 ),
 
 fitted as (
     select
-        *,
         {%- for prefix in ['recent', 'before'] %}
         ({{ prefix }}_cty * {{ prefix }}_css - {{ prefix }}_csy * {{ prefix }}_cts) / {{ prefix }}_det as {{ prefix }}_rate_a,
         ({{ prefix }}_csy * {{ prefix }}_ctt - {{ prefix }}_cty * {{ prefix }}_cts) / {{ prefix }}_det
-            as {{ prefix }}_capacity_ah{{ "," if not loop.last }}
+            as {{ prefix }}_capacity_ah,
         {%- endfor %}
+        *
     from solved
 ),
 
 erred as (
     select
-        *,
         {%- for prefix in ['recent', 'before'] %}
         {{ var('audit_se_gain') }} * sqrt(
             greatest(
                 {{ prefix }}_cyy - {{ prefix }}_rate_a * {{ prefix }}_cty - {{ prefix }}_capacity_ah * {{ prefix }}_csy, 0e0
             ) / nullif({{ prefix }}_n - 3, 0) * {{ prefix }}_css / {{ prefix }}_det
         ) as {{ prefix }}_se_a,
-        parked_sd_a * {{ prefix }}_silent_h / nullif({{ prefix }}_awake_h, 0) as {{ prefix }}_parked_sd_a{{ "," if not loop.last }}
+        parked_sd_a * {{ prefix }}_silent_h / nullif({{ prefix }}_awake_h, 0) as {{ prefix }}_parked_sd_a,
         {%- endfor %}
+        *
     from fitted
 ),
 

@@ -27,6 +27,11 @@ partition_gate as (
     group by device_no, measured_month
 ),
 
+device_setting as (
+    select * from {{ source('ops', 'device_setting') }}
+    where {{ devices_in_scope() }}
+),
+
 parked as (
     select
         {{ sum_of('part_h') }} as parked_h,
@@ -40,7 +45,7 @@ parked as (
 lost as (
     select
         soc_before_pct - soc_after_pct as lost_pct,
-        silence_s / 86400 as days,
+        silence_s / 86400 as parked_days,
         device_no,
         {{ month_of('from_at') }} as measured_month
     from silences
@@ -55,10 +60,10 @@ loss as (
     select
         count(*) as n,
         {{ sum_of('lost_pct') }} as lost_pct,
-        {{ sum_of('days') }} as days,
+        {{ sum_of('parked_days') }} as parked_days,
         {{ sum_of('lost_pct * lost_pct') }} as lost_square,
-        {{ sum_of('lost_pct * days') }} as lost_days,
-        {{ sum_of('days * days') }} as days_square,
+        {{ sum_of('lost_pct * parked_days') }} as lost_days,
+        {{ sum_of('parked_days * parked_days') }} as days_square,
         device_no,
         measured_month
     from lost
@@ -78,19 +83,39 @@ idle as (
     group by device_no, measured_month
 ),
 
+-- a relay that never closes while rows arrive is a channel that is not delivered
+relay as (
+    select
+        sum(relay_count) > 0 as is_delivered,
+        device_no
+    from fragments
+    group by device_no
+),
+
 awake_month as (
-    select distinct
+    select
+        {{ sum_of('duration_s') }} / 3600 as awake_h,
         device_no,
         measured_month
     from fragments
+    group by device_no, measured_month
 ),
 
 months as (
-    select device_no, measured_month from awake_month
+    select
+        device_no,
+        measured_month
+    from awake_month
     union
-    select device_no, measured_month from silence_day
+    select
+        device_no,
+        measured_month
+    from silence_day
     union
-    select device_no, measured_month from partition_gate
+    select
+        device_no,
+        measured_month
+    from partition_gate
 ),
 
 joined as (
@@ -98,16 +123,22 @@ joined as (
         months.device_no,
         months.measured_month,
         partition_gate.gated_by,
+        coalesce(device_setting.chemistry = 'LFP', false) as is_flat,
+        -- a rest also takes back what an offset of the current let the SoC drift while the car was awake
+        100 * {{ var('current_offset_sd_a') }} * coalesce(awake_month.awake_h, 0e0)
+        / nullif(device_setting.capacity_nominal_ah, 0) / nullif(loss.parked_days, 0) as drift_sd,
         coalesce(parked.parked_h, 0e0) as parked_h,
-        loss.lost_pct / nullif(loss.days, 0) as loss_rate,
+        loss.lost_pct / nullif(loss.parked_days, 0) as loss_rate,
         coalesce(loss.n, 0) as n,
         loss.lost_pct,
-        loss.days,
+        loss.parked_days,
         loss.lost_square,
         loss.lost_days,
         loss.days_square,
-        coalesce(idle.idle_h, 0e0) as idle_h,
+        coalesce(relay.is_delivered, false) as has_relay,
+        case when relay.is_delivered then coalesce(idle.idle_h, 0e0) end as idle_h,
         case
+            when not relay.is_delivered then null
             when idle.idle_h is null and awake_month.device_no is not null then 0e0
             -- steady and small: what is integrated stands for all of it, when it is most of it
             when idle.integrated_s >= 0.5 * (idle.integrated_s + idle.lost_s)
@@ -118,6 +149,8 @@ joined as (
         on months.device_no = partition_gate.device_no and months.measured_month = partition_gate.measured_month
     left join awake_month
         on months.device_no = awake_month.device_no and months.measured_month = awake_month.measured_month
+    left join relay on months.device_no = relay.device_no
+    left join device_setting on months.device_no = device_setting.device_no
     left join parked on months.device_no = parked.device_no and months.measured_month = parked.measured_month
     left join loss on months.device_no = loss.device_no and months.measured_month = loss.measured_month
     left join idle on months.device_no = idle.device_no and months.measured_month = idle.measured_month
@@ -128,9 +161,10 @@ erred as (
         *,
         sqrt(
             greatest(lost_square - 2 * loss_rate * lost_days + loss_rate * loss_rate * days_square, 0e0)
-            * n / nullif(n - 1e0, 0)
-        ) / nullif(days, 0) as loss_se,
-        n >= {{ var('parked_min_n') }} as is_enough
+            * n / nullif(n - 1e0, 0) / nullif(parked_days * parked_days, 0)
+            + drift_sd * drift_sd
+        ) as loss_se,
+        n >= {{ var('parked_min_n') }} and not is_flat as is_enough
     from joined
 )
 
@@ -147,8 +181,15 @@ select
         else nullif(
             concat_ws(
                 '; ',
-                case when not is_enough then 'loss: too few silences with a SoC on both sides' end,
-                case when idle_kwh is null then 'idle energy: sampled too slowly' end
+                case
+                    when is_flat then 'loss: not identifiable on the plateau of an LFP pack'
+                    when not is_enough then 'loss: too few silences with a SoC on both sides'
+                    when drift_sd is null then 'interval of the loss: nominal capacity unknown'
+                end,
+                case
+                    when not has_relay then 'idle: the relay is not delivered'
+                    when idle_kwh is null then 'idle energy: no rows, or sampled too slowly'
+                end
             ),
             ''
         )
