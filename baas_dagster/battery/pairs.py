@@ -1,6 +1,7 @@
 """Pairs of rests between which the state of charge moved far: what a capacity can be read from.
 
-Belongs here: choosing the pairs and the charge between them. Does not belong here: SoC (``curve``), capacity (``capacity``).
+Belongs here: choosing the pairs and the charge between them. Does not belong here: SoC (``curve``), capacity
+(``capacity``).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Pairs:
 def rest_pairs(rests: pl.DataFrame, soc_pct: Floats, rules: BatteryRules = RULES) -> Pairs:
     """Pairs of successive turning points of SoC at least ``pair_min_delta_pct`` apart.
 
-    ``rests``: rows of ``rests.REST_SCHEMA`` of one device in order of time; ``soc_pct``: their SoC, NaN where not identifiable.
+    ``rests``: rows of ``rests.REST_SCHEMA`` of one device in order of time; ``soc_pct``: their SoC, NaN where not
+    identifiable.
     Charge from the counters where they were read at both rests (immune to gaps), else from integration without a hole.
     No pair spans two epochs or more than ``pair_max_days``.
     """
@@ -71,7 +73,12 @@ def rest_pairs(rests: pl.DataFrame, soc_pct: Floats, rules: BatteryRules = RULES
     sd = np.where(is_counter, rules.counter_step_ah * np.sqrt(4 / 12), rules.integral_sd_share * np.abs(charge))
     hours = (at_s[b] - at_s[a]) / 3600
     delta = soc_pct[b] - soc_pct[a]
-    keep = np.isfinite(charge) & (np.abs(delta) >= rules.pair_min_delta_pct) & (hours <= rules.pair_max_days * 24) & (charge * delta > 0)
+    keep = (
+        np.isfinite(charge)
+        & (np.abs(delta) >= rules.pair_min_delta_pct)
+        & (hours <= rules.pair_max_days * 24)
+        & (charge * delta > 0)
+    )
     pairs = Pairs(a, b, charge, sd, awake[b] - awake[a], np.maximum(hours - (awake[b] - awake[a]), 0.0), is_counter)
     return Pairs(*(getattr(pairs, name)[keep] for name in Pairs.__dataclass_fields__))
 

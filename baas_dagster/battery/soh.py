@@ -1,9 +1,11 @@
 """State of health month by month: the car's claim, the echo, the independent value, the fused one, bias and trend.
 
-Belongs here: the rows of ``fct_soh_monthly`` of one device from its rests and capacity estimates. Does not belong here: single
+Belongs here: the rows of ``fct_soh_monthly`` of one device from its rests and capacity estimates. Does not belong
+here: single
 estimates (``capacity``), slopes (``trend``), where the inputs come from.
 
-A month sees what lies up to its end and nothing later. 100 % is the nominal capacity of the registry, shown on every row; that
+A month sees what lies up to its end and nothing later. 100 % is the nominal capacity of the registry, shown on every
+row; that
 new cars differ from it by 1 % is in every interval, that the registry may be wrong is not.
 """
 
@@ -28,12 +30,33 @@ __all__ = ["SOH_SCHEMA", "Pack", "soh_months", "throughput"]
 Floats = NDArray[np.float64]
 
 _FLOATS = (
-    "soh_bms_pct soh_charge_pct soh_charge_lo_pct soh_charge_hi_pct soh_ocv_pct soh_ocv_lo_pct soh_ocv_hi_pct "
-    "soh_pct soh_lo_pct soh_hi_pct capacity_nominal_ah slope_pct_per_year slope_lo_pct_per_year slope_hi_pct_per_year "
-    "slope_data_pct_per_year slope_data_lo_pct_per_year slope_data_hi_pct_per_year prior_share "
-    "slope_data_pct_per_100_cycles slope_data_lo_pct_per_100_cycles slope_data_hi_pct_per_100_cycles "
-    "equivalent_full_cycles soc_bias_pct soc_bias_lo_pct soc_bias_hi_pct bms_min_deter_pct"
-).split()
+    "soh_bms_pct",
+    "soh_charge_pct",
+    "soh_charge_lo_pct",
+    "soh_charge_hi_pct",
+    "soh_ocv_pct",
+    "soh_ocv_lo_pct",
+    "soh_ocv_hi_pct",
+    "soh_pct",
+    "soh_lo_pct",
+    "soh_hi_pct",
+    "capacity_nominal_ah",
+    "slope_pct_per_year",
+    "slope_lo_pct_per_year",
+    "slope_hi_pct_per_year",
+    "slope_data_pct_per_year",
+    "slope_data_lo_pct_per_year",
+    "slope_data_hi_pct_per_year",
+    "prior_share",
+    "slope_data_pct_per_100_cycles",
+    "slope_data_lo_pct_per_100_cycles",
+    "slope_data_hi_pct_per_100_cycles",
+    "equivalent_full_cycles",
+    "soc_bias_pct",
+    "soc_bias_lo_pct",
+    "soc_bias_hi_pct",
+    "bms_min_deter_pct",
+)
 SOH_SCHEMA: dict[str, pl.DataType] = {
     "device_no": pl.String(),
     **{name: pl.Float64() for name in _FLOATS},
@@ -53,8 +76,10 @@ SOH_SCHEMA: dict[str, pl.DataType] = {
     "pack_epoch": pl.Int64(),
     "measured_month": pl.String(),
 }
-"""One row per device and month. ``method``: ocv+charge, ocv, charge (an echo of the BMS), none. Reasons for NULL: no capacity,
-no curve, not identifiable, too few, too uncertain. ``slope_verdict``: identified, not identifiable, too few (on the data-only interval)."""
+"""One row per device and month. ``method``: ocv+charge, ocv, charge (an echo of the BMS), none. Reasons for NULL: no
+capacity,
+no curve, not identifiable, too few, too uncertain. ``slope_verdict``: identified, not identifiable, too few (on the
+data-only interval)."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +94,8 @@ class Pack:
 
 
 def throughput(periods: pl.DataFrame) -> pl.DataFrame:
-    """Charge counted in both directions at the end of every awake period of one device: ended_at, total_ah, in order."""
+    """Charge counted in both directions at the end of every awake period of one device: ended_at, total_ah, in
+    order."""
     total = pl.col("charged_total_last_ah") + pl.col("discharged_total_last_ah")
     return periods.select(ended_at=pl.col("to_at"), total_ah=total).drop_nulls().sort("ended_at", "total_ah")
 
@@ -134,7 +160,9 @@ class _History:
         counted: pl.DataFrame | None,
         rules: BatteryRules,
     ) -> _History:
-        parts = {name: estimates.filter(pl.col("method") == name).sort("from_at", "to_at") for name in ("ocv", "charge")}
+        parts = {
+            name: estimates.filter(pl.col("method") == name).sort("from_at", "to_at") for name in ("ocv", "charge")
+        }
         months = {name: _months(part["measured_month"]) for name, part in parts.items()}
         n = rests.height
         bias, soc, random, identified = np.full(n, np.nan), np.zeros(n), np.zeros(n), np.zeros(n, dtype=bool)
@@ -164,7 +192,11 @@ class _History:
             **self._bias(at, epoch),
         }
         if not pack.capacity_nominal_ah:
-            return row | {"soh_ocv_reason": "no capacity", "soh_charge_reason": "no capacity", "slope_verdict": "no capacity"}
+            return row | {
+                "soh_ocv_reason": "no capacity",
+                "soh_charge_reason": "no capacity",
+                "slope_verdict": "no capacity",
+            }
         percent = 100 / pack.capacity_nominal_ah
         values: list[tuple[float, float]] = []
         used = []
@@ -188,7 +220,12 @@ class _History:
             weights = np.array([1 / sd**2 for _, sd in values])
             fused = float((weights * [value for value, _ in values]).sum() / weights.sum())
             interval = rules.z90 * hypot(weights.sum() ** -0.5, rules.new_capacity_sd * fused)
-            row |= {"soh_pct": fused, "soh_lo_pct": fused - interval, "soh_hi_pct": fused + interval, "method": "+".join(used)}
+            row |= {
+                "soh_pct": fused,
+                "soh_lo_pct": fused - interval,
+                "soh_hi_pct": fused + interval,
+                "method": "+".join(used),
+            }
         return row | self._trend(at, epoch, percent)
 
     def _epoch(self, at: int) -> int | None:
@@ -232,7 +269,12 @@ class _History:
         scatter = float(np.median(np.abs(bias - middle))) * 1.4826 * 1.25
         random = hypot(scatter, float(np.mean(self.rest_random[chosen]))) / np.sqrt(n)
         half = self.rules.z90 * float(np.sqrt(shared + random**2))
-        return {"soc_bias_pct": middle, "soc_bias_lo_pct": middle - half, "soc_bias_hi_pct": middle + half, "n_soc_bias": n}
+        return {
+            "soc_bias_pct": middle,
+            "soc_bias_lo_pct": middle - half,
+            "soc_bias_hi_pct": middle + half,
+            "n_soc_bias": n,
+        }
 
     def _cycles_at(self, at: int) -> float | None:
         until = self.counted_month <= at
@@ -245,10 +287,17 @@ class _History:
         by_cycle: Slope | None = None
         for name in ("ocv", "charge"):
             months = self.month[name]
-            chosen = (self.estimates[name]["epoch"].to_numpy() == epoch) & (months <= at) & (months > at - rules.trend_months)
+            chosen = (
+                (self.estimates[name]["epoch"].to_numpy() == epoch)
+                & (months <= at)
+                & (months > at - rules.trend_months)
+            )
             rows = self.estimates[name].filter(pl.Series(chosen))
             year = _years(rows["estimated_at"])
-            soh, sd = rows["capacity_ah"].to_numpy() * percent, np.maximum(rows["random_sd_ah"].to_numpy() * percent, 0.1)
+            soh, sd = (
+                rows["capacity_ah"].to_numpy() * percent,
+                np.maximum(rows["random_sd_ah"].to_numpy() * percent, 0.1),
+            )
             by_time[name] = slope_of(year, soh, sd, months[chosen], rules)
             if name == "ocv" and len(self.cycles) and by_time[name] is not None:
                 by_cycle = slope_of(np.interp(year, self.counted_year, self.cycles), soh, sd, months[chosen], rules)
@@ -289,7 +338,8 @@ def _years(times: pl.Series) -> Floats:
 def _cycles(
     counted: pl.DataFrame | None, capacity_ah: float | None, rules: BatteryRules
 ) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Equivalent full cycles since the first reading, (dCCC + dCDC) / 2 C; a counter that starts anew goes on counting."""
+    """Equivalent full cycles since the first reading, (dCCC + dCDC) / 2 C; a counter that starts anew goes on
+    counting."""
     if counted is None or counted.is_empty() or not capacity_ah:
         return np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
     steps = np.append(0.0, np.diff(counted["total_ah"].to_numpy()))

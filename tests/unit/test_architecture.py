@@ -19,13 +19,14 @@ ALLOWED = {
     "partitions": set(),
     "telemetry": {"settings"},
     "mileage": set(),
+    "battery": set(),
     "schemas": {"telemetry", "settings"},
     "simulator": {"telemetry.columns"},
     "resources": {"settings", "partitions", "telemetry"},
     "state": {"settings", "partitions", "resources", "telemetry"},
     "intake": {"settings", "partitions", "progress", "resources", "state", "telemetry"},
 }
-WITHOUT_DAGSTER = ("settings", "progress", "telemetry", "mileage", "schemas", "simulator", "state", "intake")
+WITHOUT_DAGSTER = ("settings", "progress", "telemetry", "mileage", "battery", "schemas", "simulator", "state", "intake")
 
 
 def imported(path: Path) -> set[str]:

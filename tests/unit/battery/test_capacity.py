@@ -130,7 +130,8 @@ def test_a_pair_does_not_span_weeks_of_silence() -> None:
     seen = periods(60)
     late = pl.int_range(pl.len()) >= 50
     apart = seen.with_columns(
-        pl.when(late).then(pl.col(name) + timedelta(days=60)).otherwise(pl.col(name)) for name in ("from_at", "to_at", "rest_at")
+        pl.when(late).then(pl.col(name) + timedelta(days=60)).otherwise(pl.col(name))
+        for name in ("from_at", "to_at", "rest_at")
     )
     found = rest_pair_estimates(rest_readings(apart, CELLS), a_curve())
     assert ((found["to_at"] - found["from_at"]) <= timedelta(days=RULES.pair_max_days)).all()

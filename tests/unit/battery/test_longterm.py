@@ -40,7 +40,7 @@ def test_a_car_fades_along_its_path() -> None:
 
 
 def test_statistics_name_every_figure() -> None:
-    sections = statistics_sections(3, cars=2, months=12)
+    sections = statistics_sections(3, cars=2, months=6, special=4)
     assert [len(section.figures) > 0 for section in sections] == [True, True, False, True]
     names = [figure.name for figure in sections[0].figures]
     assert any("lfp_108" in name for name in names)

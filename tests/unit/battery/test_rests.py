@@ -16,7 +16,9 @@ from tests.unit.battery.world import CELLS, periods
 def test_a_silence_of_two_hours_makes_a_rest_and_a_shorter_one_does_not() -> None:
     seen = periods(10)
     short = seen.with_columns(
-        to_at=pl.when(pl.int_range(pl.len()) == 4).then(pl.col("from_at") + pl.duration(hours=11)).otherwise(pl.col("to_at"))
+        to_at=pl.when(pl.int_range(pl.len()) == 4)
+        .then(pl.col("from_at") + pl.duration(hours=11))
+        .otherwise(pl.col("to_at"))
     )
     assert rest_readings(seen, CELLS).height == seen.height - 1  # what was before the first period nobody knows
     assert rest_readings(short, CELLS).height == seen.height - 2
@@ -56,16 +58,16 @@ def test_a_counter_that_starts_anew_begins_an_epoch() -> None:
 
 
 def test_another_number_of_cells_begins_an_epoch() -> None:
-    seen = periods(20).with_columns(
-        cell_slot_count=pl.when(pl.int_range(pl.len()) >= 9).then(96).otherwise(CELLS)
-    )
+    seen = periods(20).with_columns(cell_slot_count=pl.when(pl.int_range(pl.len()) >= 9).then(96).otherwise(CELLS))
     assert rest_readings(seen, CELLS)["epoch"].n_unique() == 2
 
 
 def test_a_voltage_that_the_cells_contradict_is_no_rest() -> None:
     seen = periods(10)
     wrong = seen.with_columns(
-        rest_cell_mean_mv=pl.when(pl.int_range(pl.len()) == 5).then(pl.col("rest_cell_mean_mv") + 40).otherwise(pl.col("rest_cell_mean_mv"))
+        rest_cell_mean_mv=pl.when(pl.int_range(pl.len()) == 5)
+        .then(pl.col("rest_cell_mean_mv") + 40)
+        .otherwise(pl.col("rest_cell_mean_mv"))
     )
     assert rest_readings(wrong, CELLS).height == rest_readings(seen, CELLS).height - 1
 
@@ -73,7 +75,12 @@ def test_a_voltage_that_the_cells_contradict_is_no_rest() -> None:
 def test_without_cells_or_counters_the_rest_stays() -> None:
     seen = periods(10).with_columns(
         pl.lit(None, pl.Float64).alias(name)
-        for name in ("rest_cell_mean_mv", "charged_total_first_ah", "discharged_total_first_ah", "charged_total_last_ah")
+        for name in (
+            "rest_cell_mean_mv",
+            "charged_total_first_ah",
+            "discharged_total_first_ah",
+            "charged_total_last_ah",
+        )
     )
     found = rest_readings(seen, CELLS)
     assert found.height == seen.height - 1
