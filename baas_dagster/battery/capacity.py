@@ -4,8 +4,10 @@ Belongs here: single estimates with their errors, random and systematic apart, a
 Does not belong here: state of health in percent (``soh``), trends (``trend``), rests and curves.
 
 Single estimate: C = Q / dSoC. Pooling: errors in variables after Plett (2011, J. Power Sources 196, 2319),
-J(C) = (y - C x)' S(C)^-1 (y - C x) with S(C) = S_y + C^2 S_x, var(C) = 2 / J''(C); written with full covariances, so that
-errors which estimates share (a curve's error at one SoC, a current offset, one rest in two pairs) are one error and not many.
+J(C) = (y - C x)' S(C)^-1 (y - C x) with S(C) = S_y + C^2 S_x, var(C) = 2 / J''(C); written with full covariances, so
+that
+errors which estimates share (a curve's error at one SoC, a current offset, one rest in two pairs) are one error and
+not many.
 What multiplies every estimate alike (gain of the sensor, capacity of the BMS) is added after pooling and never shrinks.
 """
 
@@ -64,8 +66,10 @@ ESTIMATE_SCHEMA: dict[str, pl.DataType] = {
 }
 """One row per charging session (method ``charge``) or pair of rests (``ocv``).
 
-``capacity_sd_ah`` is everything, ``random_sd_ah`` what many estimates average out. ``charge_source``: counter, integral, steps.
-``reference``: id of the session, or the version of the curve. ``*_from_sd``, ``*_to_sd``: random and curve error of both SoCs.
+``capacity_sd_ah`` is everything, ``random_sd_ah`` what many estimates average out. ``charge_source``: counter,
+integral, steps.
+``reference``: id of the session, or the version of the curve. ``*_from_sd``, ``*_to_sd``: random and curve error of
+both SoCs.
 """
 
 
@@ -95,10 +99,13 @@ def pool(
     gain_sd: float,
     rules: BatteryRules = RULES,
 ) -> Pool | None:
-    """Capacity from n pairs of SoC change (points) and charge (Ah); None without any, or when they contradict each other.
+    """Capacity from n pairs of SoC change (points) and charge (Ah); None without any, or when they contradict each
+    other.
 
-    ``random_x``: covariance (n, n) of what differs from estimate to estimate, points^2; ``shared_x``: of what they share;
-    ``random_y`` and ``shared_y`` the same for charge, Ah^2. ``gain_sd``: relative error common to all. A single estimate
+    ``random_x``: covariance (n, n) of what differs from estimate to estimate, points^2; ``shared_x``: of what they
+    share;
+    ``random_y`` and ``shared_y`` the same for charge, Ah^2. ``gain_sd``: relative error common to all. A single
+    estimate
     far from the others (Huber) is weighted down.
     """
     n = len(charge_ah)
@@ -111,10 +118,11 @@ def pool(
     beta = 1 / _weighted_median(single, weight)
     if not np.isfinite(beta) or beta <= 0:
         return None
-    huber = np.ones(n)
-    inverse = np.eye(n)
+    huber: Floats = np.ones(n)
+    inverse: Floats = np.eye(n)
     information = 0.0
-    # weights: what a car's curve is off alike is used, but not trusted to the last tenth of a point; drifts of the counters,
+    # weights: what a car's curve is off alike is used, but not trusted to the last tenth of a point; drifts of the
+    # counters,
     # which add up over many pairs, are as good as taken out. Errors come from the covariances as they are.
     tempered = (
         rules.pool_random_factor * np.diag(np.diag(cov_rx))
@@ -134,7 +142,8 @@ def pool(
             return None
         marginal = np.sqrt(np.diag(cov_rx + cov_sx + beta**2 * (random_y + shared_y)) + 1e-12)
         if n > 2:
-            huber = np.minimum(1.0, rules.pool_huber / np.maximum(np.abs(x - new * y) / marginal, 1e-9))
+            off = np.abs(x - new * y) / marginal
+            huber = np.asarray(np.minimum(1.0, rules.pool_huber / np.maximum(off, 1e-9)), dtype=np.float64)
         done = abs(new / beta - 1) < 1e-6
         beta = new
         if done:
@@ -256,7 +265,8 @@ def direction_number(rests: pl.DataFrame) -> Floats:
 def charge_estimates(sessions: pl.DataFrame, rules: BatteryRules = RULES) -> pl.DataFrame:
     """Capacity from every charging session of one device, method ``charge``: an **echo** of the BMS's own capacity.
 
-    ``sessions``: rows of ``fct_charging_session``, with an ``epoch`` where known. Timed by SoC steps where two were seen
+    ``sessions``: rows of ``fct_charging_session``, with an ``epoch`` where known. Timed by SoC steps where two were
+    seen
     (``step_*``), else between first and last SoC. Inferred sessions and V2L make none.
     """
     if sessions.is_empty():

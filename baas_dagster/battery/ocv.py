@@ -1,13 +1,19 @@
 """Where curves come from: the outside ones per chemistry, and the one learnt from the rests of a fleet.
 
-Belongs here: the spread of outside curves, learning a pack type's table from rests, quality figures. Does not belong here:
+Belongs here: the spread of outside curves, learning a pack type's table from rests, quality figures. Does not belong
+here:
 reading SoC from a curve (``curve``), which version is active.
 
-Learning (DOMAIN 6, "The curve decides"). After hours of rest a BMS moves its SoC towards its maker's table T(V): wholly or by
-a share a of its own, so after = before + a (T(V) - before). Share and table are found together: the share per car, the table
-over all cars, beginning at the outside curve, whose spread is the prior (Bayesian linear model on knots; a car off the others
-is weighted down). Cars of other pack types of the chemistry pull the prior first. Then coulombs between two rests, which must
-be proportional to the difference of SoC, give what the table cannot: the hysteresis of the cells and the spread of the cars'
+Learning (DOMAIN 6, "The curve decides"). After hours of rest a BMS moves its SoC towards its maker's table T(V):
+wholly or by
+a share a of its own, so after = before + a (T(V) - before). Share and table are found together: the share per car,
+the table
+over all cars, beginning at the outside curve, whose spread is the prior (Bayesian linear model on knots; a car off
+the others
+is weighted down). Cars of other pack types of the chemistry pull the prior first. Then coulombs between two rests,
+which must
+be proportional to the difference of SoC, give what the table cannot: the hysteresis of the cells and the spread of
+the cars'
 own curves around the type's, which no number of rests of one car averages out.
 """
 
@@ -38,7 +44,8 @@ _FINE = np.arange(-12.0, 112.25, 0.5)
 def outside_curve(reference: pl.DataFrame, chemistry: str, rules: BatteryRules = RULES) -> Curve:
     """Mean of the outside curves of a chemistry (NMC: every NMC variant), with their spread as its error.
 
-    ``reference``: rows of the seed ``ocv_reference`` (curve, chemistry, soc_pct, ocv_v). ValueError for a chemistry without.
+    ``reference``: rows of the seed ``ocv_reference`` (curve, chemistry, soc_pct, ocv_v). ValueError for a chemistry
+    without.
     """
     rows = reference.filter(pl.col("chemistry").str.starts_with(chemistry)).sort("curve", "soc_pct")
     if rows.is_empty():
@@ -50,7 +57,7 @@ def outside_curve(reference: pl.DataFrame, chemistry: str, rules: BatteryRules =
     read = np.vstack([np.interp(mean_v, _rising(own, 1e-6), SOC_PCT) for own in volts])
     centre = np.average(read, axis=0, weights=weight)
     n = weight.sum()
-    sd = np.sqrt(np.average((read - centre) ** 2, axis=0, weights=weight) * n / max(n - 1, 1))
+    sd: Floats = np.sqrt(np.average((read - centre) ** 2, axis=0, weights=weight) * n / max(n - 1, 1))
     sd = np.convolve(np.pad(sd, 10, mode="edge"), np.full(21, 1 / 21), mode="valid")  # three cells cross by chance
     edge = np.minimum(np.minimum(SOC_PCT, 100 - SOC_PCT) / 15, 1.0)  # 0 and 100 % are defined by the voltage
     sd = np.maximum(sd * rules.outside_sd_factor, rules.outside_sd_min_pct * (0.4 + 0.6 * edge))
@@ -89,12 +96,15 @@ class _CarBins:
 def learn(
     rests: pl.DataFrame, chemistry: str, pack_type: str, outside: Curve, rules: BatteryRules = RULES
 ) -> Curve | None:
-    """The curve of a pack type from the rests of its fleet; None where they are too few, or the chemistry has a plateau.
+    """The curve of a pack type from the rests of its fleet; None where they are too few, or the chemistry has a
+    plateau.
 
     On a plateau the BMS itself reads nothing from its voltage, so that its rests teach nothing.
 
-    ``rests``: rows of ``rests.REST_SCHEMA`` with ``pack_type``, of all cars of the chemistry, in any order (the result does not
-    depend on it). Cars of other pack types only move the prior. Quality: cars, rests, rms residual of the table (points),
+    ``rests``: rows of ``rests.REST_SCHEMA`` with ``pack_type``, of all cars of the chemistry, in any order (the
+    result does not
+    depend on it). Cars of other pack types only move the prior. Quality: cars, rests, rms residual of the table
+    (points),
     steps between rests and their rms residual (points), share of steps whose coulombs contradict the others (5 sd).
     """
     if outside.is_flat.mean() > rules.plateau_share:
@@ -128,7 +138,7 @@ def learn(
     )
     balance = _coulombs(own, first, rules)
     slope_v = np.maximum(first.slope_mv_per_pct, 1.0) / 1000
-    sd_soc = np.hypot(sd_table, np.minimum(balance.spread_v / slope_v, 50.0))
+    sd_soc: Floats = np.hypot(sd_table, np.minimum(balance.spread_v / slope_v, 50.0))
     return Curve(
         chemistry=chemistry,
         pack_type=pack_type,
@@ -163,12 +173,12 @@ def _smooth(knots: Floats, length: float) -> Floats:
 def _outside_soc(cell_v: Floats, outside: Curve) -> Floats:
     """SoC by the outside curve, led on beyond both ends so that a cell outside of its voltages still has a place."""
     volts = np.concatenate([outside.ocv_v[:1] - 0.24, outside.ocv_v, outside.ocv_v[-1:] + 0.12])
-    return np.interp(cell_v, volts, np.concatenate([[-12.0], SOC_PCT, [112.0]]))
+    return np.asarray(np.interp(cell_v, volts, np.concatenate([[-12.0], SOC_PCT, [112.0]])))
 
 
 def _outside_volt(u: Floats, outside: Curve) -> Floats:
     volts = np.concatenate([outside.ocv_v[:1] - 0.24, outside.ocv_v, outside.ocv_v[-1:] + 0.12])
-    return np.interp(u, np.concatenate([[-12.0], SOC_PCT, [112.0]]), volts)
+    return np.asarray(np.interp(u, np.concatenate([[-12.0], SOC_PCT, [112.0]]), volts))
 
 
 def _anchored(rests: pl.DataFrame, outside: Curve, rules: BatteryRules) -> _CarBins:
@@ -201,7 +211,8 @@ def _fit(
 ) -> tuple[Floats, Floats, Floats, float]:
     """Table (deviation from the outside curve at the knots), its covariance, the share per car, rms residual.
 
-    Each car's rests are first brought together per knot, so that a car counts by how well it knows a place and not by how
+    Each car's rests are first brought together per knot, so that a car counts by how well it knows a place and not by
+    how
     often it was there; what a car's own table may be off is an error of its own that its rests share.
     """
     left, right = _hats(data.u, knots)
@@ -228,7 +239,7 @@ def _fit(
         robust = 1 / np.maximum(1.0, np.abs(seen - fitted) / (3 * seen_sd + 2.0)) ** 2
         weight = robust / seen_sd**2
         cell_weight = np.bincount(place, weight)
-        target = np.bincount(place, weight * seen) / cell_weight + design @ np.zeros(n_knots)
+        target = np.bincount(place, weight * seen) / cell_weight
         variance = (1 / cell_weight + rules.car_table_sd_pct**2) / car_weight[cell_car]
         gram = design.T @ (design / variance[:, None]) + precision
         posterior = np.linalg.inv(gram)
@@ -251,7 +262,6 @@ def _fit(
         shares = (np.maximum(top, 0) + rules.anchor_share_prior * scale) / (np.maximum(bottom, 0) + scale)
         shares = np.clip(shares, rules.anchor_share_min, 1.0)
     rms = float(np.sqrt(np.average(residual**2, weights=n_cell)))
-    # cells of one car are not independent of each other: its share moves them together
     return delta, posterior, shares, rms
 
 
@@ -344,8 +354,10 @@ _SPREADS_V = np.geomspace(0.001, 0.03, 18)
 def _coulombs(rests: pl.DataFrame, curve: Curve, rules: BatteryRules) -> _Balance:
     """Compare SoC differences of each car's successive rests with its coulombs, whose scale (its capacity) is its own.
 
-    Per car x = y b + h z + e: x SoC differences by the curve without hysteresis, y coulombs with one b per half year (in
-    which capacity hardly moves), z what 1 V of half gap does to x. e is random error and the car's own curve. Size and reach
+    Per car x = y b + h z + e: x SoC differences by the curve without hysteresis, y coulombs with one b per half year
+    (in
+    which capacity hardly moves), z what 1 V of half gap does to x. e is random error and the car's own curve. Size
+    and reach
     of the latter by restricted likelihood over all cars (b and h taken out), h by generalised least squares; a car that
     contradicts all others has a bounded say.
     """

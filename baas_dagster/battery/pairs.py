@@ -1,6 +1,7 @@
 """Pairs of rests between which the state of charge moved far: what a capacity can be read from.
 
-Belongs here: choosing the pairs and the charge between them. Does not belong here: SoC (``curve``), capacity (``capacity``).
+Belongs here: choosing the pairs and the charge between them. Does not belong here: SoC (``curve``), capacity
+(``capacity``).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Pairs:
 def rest_pairs(rests: pl.DataFrame, soc_pct: Floats, rules: BatteryRules = RULES) -> Pairs:
     """Pairs of successive turning points of SoC at least ``pair_min_delta_pct`` apart.
 
-    ``rests``: rows of ``rests.REST_SCHEMA`` of one device in order of time; ``soc_pct``: their SoC, NaN where not identifiable.
+    ``rests``: rows of ``rests.REST_SCHEMA`` of one device in order of time; ``soc_pct``: their SoC, NaN where not
+    identifiable.
     Charge from the counters where they were read at both rests (immune to gaps), else from integration without a hole.
     No pair spans two epochs or more than ``pair_max_days``.
     """

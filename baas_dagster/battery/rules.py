@@ -1,6 +1,7 @@
 """Every number of the battery estimates, with unit, reason and source.
 
-Belongs here: limits, error sizes and priors that ``battery`` works with. Does not belong here: numbers that SQL uses too
+Belongs here: limits, error sizes and priors that ``battery`` works with. Does not belong here: numbers that SQL uses
+too
 (``dbt_project.yml``), and what is learnt from the fleet (released curves).
 
 Sizes of errors are 1 sigma. "DOMAIN n" is a section of the domain reference; [prop] marks a starting value of our own.
@@ -42,10 +43,10 @@ class BatteryRules:
         0.3  # points; random error by temperature: 20 K are 1 point or less (data/ocv), 6 K of scatter
     )
     soc_sd_max_pct: float = 12.0  # points; an SoC less certain than this is not used
-    curve_correlation_pct: float = 25.0  # points of SoC over which a car's curve is off alike (Matern 3/2): staging of
+    curve_correlation_pct: float = 20.0  # points of SoC over which a car's curve is off alike (Matern 3/2): staging of
     # graphite and the transitions of NMC are features of 20-30 points; the fleet's rests then say how far
     curve_correlation_log_sd: float = 0.5  # 1; that is good to a factor of 1.6 (1 sigma)
-    curve_correlations_pct: tuple[float, ...] = (12.0, 20.0, 32.0, 50.0)  # points; reaches weighed against each other
+    curve_correlations_pct: tuple[float, ...] = (8.0, 12.0, 18.0, 26.0)  # points; reaches weighed against each other
 
     # --- outside and learnt curves ----------------------------------------------------------------------------------
     outside_sd_min_pct: float = (
@@ -66,11 +67,11 @@ class BatteryRules:
     anchor_share_min: float = 0.1  # 1; below, a car's rests say nothing of the table
     soc_step_pct: float = 0.5  # points; resolution of the SoC (DOMAIN 1)
     soc_read_sd_pct: float = 0.2  # points; one reading of a SoC in 0.5 % steps (0.14), and clamping at both ends
-    car_table_sd_pct: float = 0.7  # points; how far the table of one car may lie off its type's: what partial anchoring
+    car_table_sd_pct: float = 0.5  # points; how far the table of one car may lie off its type's: what partial anchoring
     # leaves of its counting error
     learn_huber: float = 2.0  # sd beyond which a car's table is weighted down
     hysteresis_prior_v: float = 0.014  # V; half gap: 22-34 mV of gap for NMC111 (data/ocv)
-    hysteresis_prior_sd_v: float = 0.006  # V; cells with silicon reach 30 mV
+    hysteresis_prior_sd_v: float = 0.005  # V; cells with silicon reach 30 mV
     hysteresis_car_share: float = 0.25  # 1; spread of the half gap from car to car and with its history [prop]
     spread_prior_v: float = (
         0.007  # V; spread of the cars' curves around their type's: 5 % lost lithium 10-30 mV (data/ocv),

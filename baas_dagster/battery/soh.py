@@ -1,9 +1,11 @@
 """State of health month by month: the car's claim, the echo, the independent value, the fused one, bias and trend.
 
-Belongs here: the rows of ``fct_soh_monthly`` of one device from its rests and capacity estimates. Does not belong here: single
+Belongs here: the rows of ``fct_soh_monthly`` of one device from its rests and capacity estimates. Does not belong
+here: single
 estimates (``capacity``), slopes (``trend``), where the inputs come from.
 
-A month sees what lies up to its end and nothing later. 100 % is the nominal capacity of the registry, shown on every row; that
+A month sees what lies up to its end and nothing later. 100 % is the nominal capacity of the registry, shown on every
+row; that
 new cars differ from it by 1 % is in every interval, that the registry may be wrong is not.
 """
 
@@ -28,12 +30,33 @@ __all__ = ["SOH_SCHEMA", "Pack", "soh_months", "throughput"]
 Floats = NDArray[np.float64]
 
 _FLOATS = (
-    "soh_bms_pct soh_charge_pct soh_charge_lo_pct soh_charge_hi_pct soh_ocv_pct soh_ocv_lo_pct soh_ocv_hi_pct "
-    "soh_pct soh_lo_pct soh_hi_pct capacity_nominal_ah slope_pct_per_year slope_lo_pct_per_year slope_hi_pct_per_year "
-    "slope_data_pct_per_year slope_data_lo_pct_per_year slope_data_hi_pct_per_year prior_share "
-    "slope_data_pct_per_100_cycles slope_data_lo_pct_per_100_cycles slope_data_hi_pct_per_100_cycles "
-    "equivalent_full_cycles soc_bias_pct soc_bias_lo_pct soc_bias_hi_pct bms_min_deter_pct"
-).split()
+    "soh_bms_pct",
+    "soh_charge_pct",
+    "soh_charge_lo_pct",
+    "soh_charge_hi_pct",
+    "soh_ocv_pct",
+    "soh_ocv_lo_pct",
+    "soh_ocv_hi_pct",
+    "soh_pct",
+    "soh_lo_pct",
+    "soh_hi_pct",
+    "capacity_nominal_ah",
+    "slope_pct_per_year",
+    "slope_lo_pct_per_year",
+    "slope_hi_pct_per_year",
+    "slope_data_pct_per_year",
+    "slope_data_lo_pct_per_year",
+    "slope_data_hi_pct_per_year",
+    "prior_share",
+    "slope_data_pct_per_100_cycles",
+    "slope_data_lo_pct_per_100_cycles",
+    "slope_data_hi_pct_per_100_cycles",
+    "equivalent_full_cycles",
+    "soc_bias_pct",
+    "soc_bias_lo_pct",
+    "soc_bias_hi_pct",
+    "bms_min_deter_pct",
+)
 SOH_SCHEMA: dict[str, pl.DataType] = {
     "device_no": pl.String(),
     **{name: pl.Float64() for name in _FLOATS},
@@ -53,8 +76,10 @@ SOH_SCHEMA: dict[str, pl.DataType] = {
     "pack_epoch": pl.Int64(),
     "measured_month": pl.String(),
 }
-"""One row per device and month. ``method``: ocv+charge, ocv, charge (an echo of the BMS), none. Reasons for NULL: no capacity,
-no curve, not identifiable, too few, too uncertain. ``slope_verdict``: identified, not identifiable, too few (on the data-only interval)."""
+"""One row per device and month. ``method``: ocv+charge, ocv, charge (an echo of the BMS), none. Reasons for NULL: no
+capacity,
+no curve, not identifiable, too few, too uncertain. ``slope_verdict``: identified, not identifiable, too few (on the
+data-only interval)."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +94,8 @@ class Pack:
 
 
 def throughput(periods: pl.DataFrame) -> pl.DataFrame:
-    """Charge counted in both directions at the end of every awake period of one device: ended_at, total_ah, in order."""
+    """Charge counted in both directions at the end of every awake period of one device: ended_at, total_ah, in
+    order."""
     total = pl.col("charged_total_last_ah") + pl.col("discharged_total_last_ah")
     return periods.select(ended_at=pl.col("to_at"), total_ah=total).drop_nulls().sort("ended_at", "total_ah")
 
@@ -312,7 +338,8 @@ def _years(times: pl.Series) -> Floats:
 def _cycles(
     counted: pl.DataFrame | None, capacity_ah: float | None, rules: BatteryRules
 ) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Equivalent full cycles since the first reading, (dCCC + dCDC) / 2 C; a counter that starts anew goes on counting."""
+    """Equivalent full cycles since the first reading, (dCCC + dCDC) / 2 C; a counter that starts anew goes on
+    counting."""
     if counted is None or counted.is_empty() or not capacity_ah:
         return np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
     steps = np.append(0.0, np.diff(counted["total_ah"].to_numpy()))

@@ -1,6 +1,7 @@
 """Slope of capacity against time or cycles: from one car's data alone, and shrunk to what fleets do.
 
-Belongs here: robust slopes of single estimates with an interval that holds when errors last for weeks. Does not belong here:
+Belongs here: robust slopes of single estimates with an interval that holds when errors last for weeks. Does not
+belong here:
 what an estimate is (``capacity``), the monthly table (``soh``).
 """
 
@@ -48,8 +49,10 @@ def slope_of(
 ) -> Slope | None:
     """Slope of ``value`` against ``x`` by weighted Huber regression; None where too few months or estimates.
 
-    ``sd``: random error of each value. ``group``: month of each: errors within a month go together (one season, one habit),
-    so the standard error is that of a cluster-robust sandwich (Liang and Zeger 1986) with Student's t on months - 2, and never
+    ``sd``: random error of each value. ``group``: month of each: errors within a month go together (one season, one
+    habit),
+    so the standard error is that of a cluster-robust sandwich (Liang and Zeger 1986) with Student's t on months - 2,
+    and never
     below what the random errors alone give.
     """
     groups = np.unique(group)
@@ -60,8 +63,8 @@ def slope_of(
     centre = np.median(x)
     design = np.column_stack([np.ones(len(x)), x - centre])
     scatter = 1.0
-    huber = np.ones(len(x))
-    beta = np.zeros(2)
+    huber: Floats = np.ones(len(x))
+    beta: Floats = np.zeros(2)
     for _ in range(30):
         weight = huber / sd**2
         gram = design.T @ (design * weight[:, None])
@@ -70,7 +73,7 @@ def slope_of(
         new = np.linalg.solve(gram, design.T @ (weight * value))
         z = (value - design @ new) / sd
         scatter = max(float(np.median(np.abs(z))) * 1.4826, 1.0)
-        huber = np.minimum(1.0, rules.trend_huber * scatter / np.maximum(np.abs(z), 1e-9))
+        huber = np.asarray(np.minimum(1.0, rules.trend_huber * scatter / np.maximum(np.abs(z), 1e-9)), dtype=np.float64)
         done = bool(np.allclose(new, beta, rtol=1e-9, atol=1e-12))
         beta = new
         if done:

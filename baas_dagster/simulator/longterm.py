@@ -1,11 +1,15 @@
 """Cars over years, at the level where the statistics of the battery live: awake periods, rests, charging sessions.
 
-Belongs here: many cars at once, from drive to drive, with what their units would have written down at the edges of every
+Belongs here: many cars at once, from drive to drive, with what their units would have written down at the edges of
+every
 awake period. Does not belong here: rows (``vehicle``, ``logger``), deliveries, and anything an estimator assumes.
 
-Physics and error sizes are those of ``vehicle``; the curves those of ``packs``. What years add: capacity falls along a path
-(flat, normal, fast, knee), the capacity the BMS counts with wanders around the true one with the fixed 4 %, every car may
-belong to a type of its own (curve and maker's table drawn anew), and single sessions and rests are bad. All arrays have one
+Physics and error sizes are those of ``vehicle``; the curves those of ``packs``. What years add: capacity falls along
+a path
+(flat, normal, fast, knee), the capacity the BMS counts with wanders around the true one with the fixed 4 %, every car
+may
+belong to a type of its own (curve and maker's table drawn anew), and single sessions and rests are bad. All arrays
+have one
 entry per car; time is whole seconds since 1970 in naive KST.
 """
 
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -77,9 +82,7 @@ class LongCars:
     def take(self, index: NDArray[np.int64]) -> LongCars:
         """Some of the cars."""
         chosen = {
-            f.name: getattr(self, f.name)[index]
-            for f in fields(self)
-            if isinstance(getattr(self, f.name), np.ndarray)
+            f.name: getattr(self, f.name)[index] for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)
         }
         chosen |= {name: [getattr(self, name)[i] for i in index.tolist()] for name in ("device_no", "fade")}
         return replace(self, **chosen)
@@ -92,7 +95,8 @@ class LongCars:
 
 @dataclass
 class LongHistory:
-    """What was written down: ``periods`` as ``int_awake_period``, ``sessions`` as ``fct_charging_session``, and the truth."""
+    """What was written down: ``periods`` as ``int_awake_period``, ``sessions`` as ``fct_charging_session``, and the
+    truth."""
 
     periods: pl.DataFrame
     sessions: pl.DataFrame
@@ -187,7 +191,7 @@ class _Book:
 
     columns: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
 
-    def write(self, **values: NDArray[np.float64]) -> None:
+    def write(self, **values: NDArray[Any]) -> None:
         for name, value in values.items():
             self.columns.setdefault(name, []).append(np.asarray(value, dtype=np.float64))
 
@@ -299,7 +303,8 @@ def _move(
     sessions: _Book | None = None,
     quick: Flags | None = None,
 ) -> None:
-    """One awake period of the cars ``who``: asleep until ``start_s``, then ``moved`` (share of the capacity) in ``hours``."""
+    """One awake period of the cars ``who``: asleep until ``start_s``, then ``moved`` (share of the capacity) in
+    ``hours``."""
     n = len(who)
     if not n:
         return

@@ -20,13 +20,18 @@ ALLOWED = {
     "partitions": {"settings"},
     "telemetry": {"settings", "durable"},
     "mileage": set(),
+    "battery": set(),
     "schemas": {"telemetry", "settings"},
     "simulator": {"telemetry.columns"},
     "resources": {"settings", "durable", "partitions", "telemetry"},
-    "state": {"settings", "partitions", "resources", "telemetry"},
+    "released": set(),
+    "state": {"settings", "partitions", "released", "resources", "telemetry"},
     "intake": {"settings", "partitions", "progress", "resources", "state", "telemetry"},
 }
-WITHOUT_DAGSTER = ("settings", "durable", "progress", "telemetry", "mileage", "schemas", "simulator", "state", "intake")
+WITHOUT_DAGSTER = (
+    "settings", "durable", "progress", "telemetry", "mileage", "battery", "schemas", "simulator", "state", "intake",
+    "released",
+)  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:
