@@ -12,9 +12,10 @@ import polars as pl
 from acceptance.battery_marts import marts_section
 from acceptance.battery_statistics import statistics_sections
 from acceptance.compare import MONTH_KEYS
+from acceptance.counters import counters_section
 from acceptance.figures import Figure, Section
 from acceptance.runs import Ran, Runs, Snapshot
-from acceptance.sessions import sessions_section
+from acceptance.sessions import real_sessions, sessions_section
 
 __all__ = ["accept", "compare_soh", "real_section"]
 
@@ -29,12 +30,13 @@ def accept(runs: Runs) -> list[Section]:
     sections = []
     for name in FLEETS:
         ran = runs.fleet(name)
+        assert ran.truth_folder is not None  # a simulated fleet has one
         sections += [
-            sessions_section(name, ran.snapshot, dict(ran.truth)),
+            sessions_section(name, ran.snapshot, ran.truth_folder),
             soh_section(name, ran),
-            marts_section(name, ran.snapshot, dict(ran.truth)),
+            marts_section(name, ran.snapshot, ran.truth_folder),
         ]
-    sections += statistics_sections(runs.seed)
+    sections += [*statistics_sections(runs.seed), counters_section(runs.seed)]
     real = runs.real_logs()
     if real is not None:
         sections.append(real_section(real.snapshot))
@@ -156,6 +158,7 @@ def real_section(published: Snapshot) -> Section:
         Figure(f"{_EV87}: median capacity", "116-122 Ah", f"{median:.1f} Ah", 116 <= median <= 122),
         Figure(f"{_EV87}: interquartile range", "<= 2.0 Ah", f"{high - low:.2f} Ah", high - low <= 2.0),
     ]
+    real_sessions(section, published)
     sessions = published.rows(
         f"""
         select s.started_at, s.period_count, s.soc_start_pct, s.soc_end_pct, e.capacity_ah, e.capacity_sd_ah
@@ -165,20 +168,13 @@ def real_section(published: Snapshot) -> Section:
         """
     )
     capacities = sessions["capacity_ah"].drop_nulls().to_list()
-    periods = int(sessions["period_count"].sum())
-    section.figures += [
-        Figure(
-            f"{_EV96}: charging sessions (periods)",
-            "2 (5)",
-            f"{sessions.height} ({periods})",
-            (sessions.height, periods) == (2, 5),
-        ),
+    section.figures.append(
         Figure(
             f"{_EV96}: Ah per 100 %",
             "110-120 Ah",
             ", ".join(f"{c:.1f} Ah" for c in capacities) or "none",
             bool(capacities) and all(110 <= c <= 120 for c in capacities),
-        ),
-    ]
+        )
+    )
     section.detail(f"Charges of {_EV96}", sessions)
     return section

@@ -53,6 +53,7 @@ class Ran:
 
     snapshot: Snapshot
     truth: Mapping[str, pl.DataFrame]
+    truth_folder: Path | None = None
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Runs:
             print(f"fleet {name}: simulating", flush=True)
             simulate(landing, truth, STANDARD_FLEETS[name], self.seed)
             tables = {path.stem: pl.read_parquet(path) for path in truth.glob("*.parquet")}
-            self._done[name] = Ran(self._run(name, landing), tables)
+            self._done[name] = Ran(self._run(name, landing), tables, truth)
         return self._done[name]
 
     def real_logs(self) -> Ran | None:
@@ -88,8 +89,7 @@ class Runs:
         settings = Settings(home=self.base / name / "home", landing=landing)
         with instance_of(settings) as instance:
             chain = Chain(settings, build(settings), instance)
-            for step in (lambda: chain.run(Asked()), lambda: chain.release(activate=True), lambda: chain.run(Asked())):
-                done = step()
-                if done.errors:
-                    raise ChainFailed("\n".join(done.errors))
+            done = [chain.run(Asked()), chain.release(activate=True), chain.run(Asked())]
+        if errors := [text for one in done for text in one.errors]:
+            raise ChainFailed("\n".join(errors))
         return Snapshot(settings)

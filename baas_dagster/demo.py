@@ -120,7 +120,8 @@ def _show_battery_against_truth(settings: Settings) -> None:
         ).fetchall()
         (site_count,) = reader.execute("select count(*) from dim_site").fetchall()[0]
     table = Table(
-        "device", "SoH %", "90 % interval", "truth", "method", "AC kWh", "truth", "DC kWh", "truth", "kWh/100 km", "truth",
+        "device", "SoH %", "90 % interval", "truth", "method", "AC kWh", "truth", "DC kWh", "truth", "kWh/100 km",
+        "truth",
         title="Battery, charging and driving beside the truth",
     )  # fmt: skip
     for device, soh, lo, hi, method, true_soh, *flows in rows:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from baas_dagster.durable import make_folder, put_in_place
+
 __all__ = ["Releases", "Version"]
 
 _ACTIVE = "active.json"
@@ -105,13 +107,10 @@ class Releases:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
-        with temporary.open("w", encoding="utf-8") as handle:
-            json.dump(content, handle, sort_keys=True, indent=1)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
+        temporary.write_text(json.dumps(content, sort_keys=True, indent=1), encoding="utf-8")
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -265,14 +265,14 @@ def direction_number(rests: pl.DataFrame) -> Floats:
 def charge_estimates(sessions: pl.DataFrame, rules: BatteryRules = RULES) -> pl.DataFrame:
     """Capacity from every charging session of one device, method ``charge``: an **echo** of the BMS's own capacity.
 
-    ``sessions``: rows of ``fct_charging_session``, with an ``epoch`` where known. Timed by SoC steps where two were
-    seen
-    (``step_*``), else between first and last SoC. Inferred sessions and V2L make none.
+    ``sessions``: rows of ``fct_charging_session``, with an ``epoch`` where known. Timed by SoC steps where two
+    were seen (``step_*``), else between first and last SoC. Inferred sessions and V2L make none.
     """
     if sessions.is_empty():
         return pl.DataFrame(schema=ESTIMATE_SCHEMA)
     rows = sessions.filter(pl.col("mode").is_in(["AC", "DC", "UNKNOWN"]) & ~pl.col("is_inferred"))
-    by_steps = _or_null(rows, "step_soc_last_pct") - _or_null(rows, "step_soc_first_pct")
+    # over a hole that no counter bridges neither charge nor change of SoC is seen: the session sums both over what is
+    by_steps = _or_null(rows, "step_soc_delta_pct")
     plain = rows["soc_end_pct"] - rows["soc_start_pct"]
     has_steps = (by_steps >= rules.min_soc_delta_pct) & _or_null(rows, "step_charge_ah").is_not_null()
     has_steps = has_steps.fill_null(False)

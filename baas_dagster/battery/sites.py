@@ -18,17 +18,19 @@ from sklearn.cluster import DBSCAN
 
 __all__ = ["SITE_SCHEMA", "USAGE_SCHEMA", "SiteRules", "site_usage", "sites", "sites_of_sessions"]
 
+PolarsType = pl.DataType | type[pl.DataType]
+
 _EARTH_RADIUS_M = 6_371_008.8  # mean radius (IUGG)
 _GRID_DEG = 1e-4
 """About 10 m: sessions in one square are one point with a weight, a year at one plug costs one search."""
 
-SITE_SCHEMA = {
+SITE_SCHEMA: dict[str, PolarsType] = {
     "site_id": pl.String, "lat": pl.Float64, "lng": pl.Float64, "first_session_at": pl.Datetime("us"),
     "last_session_at": pl.Datetime("us"), "device_count": pl.Int64, "session_count": pl.Int64,
     "dc_session_count": pl.Int64, "energy_kwh": pl.Float64, "charging_min": pl.Float64, "connected_min": pl.Float64,
     "power_max_kw": pl.Float64,
 }  # fmt: skip
-USAGE_SCHEMA = {
+USAGE_SCHEMA: dict[str, PolarsType] = {
     "site_id": pl.String, "weekday": pl.Int64, "hour": pl.Int64, "sessions": pl.Int64, "energy_kwh": pl.Float64,
     "charging_min": pl.Float64, "connected_min": pl.Float64,
 }  # fmt: skip

@@ -438,6 +438,7 @@ def _sessions(cars: LongCars, c: dict[str, Floats], rng: np.random.Generator) ->
                 "energy_method": ["counter"] * len(started),
                 "step_soc_first_pct": c["step_first"],
                 "step_soc_last_pct": c["step_last"],
+                "step_soc_delta_pct": c["step_last"] - c["step_first"],
                 "step_charge_ah": c["step_charge"] * lost,
                 "temp_mean_c": c["temp"],
             }

@@ -6,8 +6,3 @@
 {% macro last_of(column, at='recorded_at') -%}
     max_by({{ column }}, {{ at }}) filter (where {{ column }} is not null)
 {%- endmacro %}
-
-{# Sum of floating-point numbers that does not depend on the order of its rows; NULL where nothing is summed. #}
-{% macro sum_of(expression) -%}
-    cast(sum({{ fixed(expression) }}) as double)
-{%- endmacro %}

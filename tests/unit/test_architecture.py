@@ -24,7 +24,7 @@ ALLOWED = {
     "schemas": {"telemetry", "settings"},
     "simulator": {"telemetry.columns"},
     "resources": {"settings", "durable", "partitions", "telemetry"},
-    "released": set(),
+    "released": {"durable"},
     "state": {"settings", "partitions", "released", "resources", "telemetry"},
     "intake": {"settings", "partitions", "progress", "resources", "state", "telemetry"},
 }

@@ -31,8 +31,8 @@ select
     min(recorded_at) as from_at,
     max(recorded_at) as to_at,
     count(*) as message_count,
-    {{ sum_of('power_kw') }} as power_sum_kw,
-    {{ sum_of('current_a') }} as current_sum_a,
+    {{ fixed_sum('power_kw') }} as power_sum_kw,
+    {{ fixed_sum('current_a') }} as current_sum_a,
     max(power_kw) as power_max_kw,
     device_no,
     measured_month

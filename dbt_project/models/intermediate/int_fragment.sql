@@ -56,11 +56,11 @@ fragments as (
         max_by(soc_pct, recorded_at) filter (where is_soc_step) as step_last_pct,
         max_by(integrated_ah, recorded_at) filter (where is_soc_step) as step_last_total_ah,
         max_by(integrated_ah, recorded_at) as last_total_ah,
-        coalesce({{ sum_of('charge_step_ah') }}, 0e0) as charge_ah,
-        coalesce({{ sum_of('discharge_step_ah') }}, 0e0) as discharge_ah,
-        coalesce({{ sum_of('charge_step_kwh') }}, 0e0) as charge_kwh,
-        coalesce({{ sum_of('discharge_step_kwh') }}, 0e0) as discharge_kwh,
-        coalesce({{ sum_of('pair_s') }}, 0e0) as integrated_s,
+        coalesce({{ fixed_sum('charge_step_ah') }}, 0e0) as charge_ah,
+        coalesce({{ fixed_sum('discharge_step_ah') }}, 0e0) as discharge_ah,
+        coalesce({{ fixed_sum('charge_step_kwh') }}, 0e0) as charge_kwh,
+        coalesce({{ fixed_sum('discharge_step_kwh') }}, 0e0) as discharge_kwh,
+        coalesce({{ fixed_sum('pair_s') }}, 0e0) as integrated_s,
         coalesce(sum({{ fixed('pair_s') }}) filter (where interval_s > {{ var('integral_max_s') }}), 0) as bridged_s,
         coalesce(sum({{ fixed('interval_s') }}) filter (where pair_s is null and not is_waking), 0) as lost_s,
         -- counters
@@ -72,7 +72,7 @@ fragments as (
         {{ last_of(counter) }} as {{ counter }}_last,
         {% endfor %}
         max(cell_slot_count) as cell_slot_count,
-        coalesce({{ sum_of('speed_step_km') }}, 0e0) as speed_km,
+        coalesce({{ fixed_sum('speed_step_km') }}, 0e0) as speed_km,
         -- current, voltage, power
         {{ first_of('pack_current_a') }} as current_first_a,
         {{ last_of('pack_current_a') }} as current_last_a,
@@ -86,9 +86,9 @@ fragments as (
         {{ first_of('module_temp_c') }} as module_temp_first_c,
         {{ last_of('module_temp_c') }} as module_temp_last_c,
         max(module_max_c) as module_temp_max_c,
-        {{ sum_of('module_temp_c') }} / nullif(count(module_temp_c), 0) as module_temp_mean_c,
+        {{ fixed_sum('module_temp_c') }} / nullif(count(module_temp_c), 0) as module_temp_mean_c,
         {{ first_of('ambient_c') }} as ambient_first_c,
-        {{ sum_of('ambient_c') }} / nullif(count(ambient_c), 0) as ambient_mean_c,
+        {{ fixed_sum('ambient_c') }} / nullif(count(ambient_c), 0) as ambient_mean_c,
         count(ambient_c) as ambient_n,
         -- flags
         count(*) filter (where is_cable_connected) as cable_count,
@@ -96,7 +96,7 @@ fragments as (
         count(*) filter (where is_fast_flagged) as fast_flag_count,
         count(*) filter (where is_v2l) as v2l_flag_count,
         count(*) filter (where is_relay_closed) as relay_count,
-        {{ sum_of('speed_kmh') }} / nullif(count(speed_kmh), 0) as speed_mean_kmh,
+        {{ fixed_sum('speed_kmh') }} / nullif(count(speed_kmh), 0) as speed_mean_kmh,
         -- the first reading that shows the rest before
         min(recorded_at) filter (where is_rest_reading) as rest_at,
         min_by(pack_voltage_v, recorded_at) filter (where is_rest_reading) as rest_pack_voltage_v,

@@ -76,8 +76,8 @@ stretches as (
 steps as (
     select
         session_no,
-        {{ sum_of('delta_pct') }} as step_soc_delta_pct,
-        {{ sum_of('delta_ah') }} as step_charge_ah,
+        {{ fixed_sum('delta_pct') }} as step_soc_delta_pct,
+        {{ fixed_sum('delta_ah') }} as step_charge_ah,
         device_no
     from stretches
     group by device_no, session_no
@@ -104,21 +104,21 @@ sums as (
         {{ last_of('soc_last_pct', 'to_at') }} as soc_end_pct,
         min_by(step_first_pct, step_first_at) filter (where step_first_at is not null) as step_soc_first_pct,
         max_by(step_last_pct, step_last_at) filter (where step_last_at is not null) as step_soc_last_pct,
-        {{ sum_of('charging_s') }} as charging_s,
-        {{ sum_of('silence_s') }} as silence_s,
-        {{ sum_of('integrated_s') }} as integrated_s,
-        {{ sum_of('bridged_s') }} as bridged_s,
-        {{ sum_of('lost_s') }} as lost_s,
-        {{ sum_of('integral_ah') }} as charge_integral_ah,
-        {{ sum_of('integral_kwh') }} as energy_integral_kwh,
-        case when bool_and(counter_ah is not null) then {{ sum_of('counter_ah') }} end as charge_counter_ah,
-        case when bool_and(counter_kwh is not null) then {{ sum_of('counter_kwh') }} end as energy_counter_kwh,
-        {{ sum_of('plug_step_kwh') }} as plug_kwh,
-        {{ sum_of('quick_step_kwh') }} as quick_kwh,
+        {{ fixed_sum('charging_s') }} as charging_s,
+        {{ fixed_sum('silence_s') }} as silence_s,
+        {{ fixed_sum('integrated_s') }} as integrated_s,
+        {{ fixed_sum('bridged_s') }} as bridged_s,
+        {{ fixed_sum('lost_s') }} as lost_s,
+        {{ fixed_sum('integral_ah') }} as charge_integral_ah,
+        {{ fixed_sum('integral_kwh') }} as energy_integral_kwh,
+        case when bool_and(counter_ah is not null) then {{ fixed_sum('counter_ah') }} end as charge_counter_ah,
+        case when bool_and(counter_kwh is not null) then {{ fixed_sum('counter_kwh') }} end as energy_counter_kwh,
+        {{ fixed_sum('plug_step_kwh') }} as plug_kwh,
+        {{ fixed_sum('quick_step_kwh') }} as quick_kwh,
         max(power_max_kw) as power_max_kw,
         {{ first_of('module_temp_first_c', 'from_at') }} as temp_start_c,
         max(module_temp_max_c) as temp_max_c,
-        {{ sum_of('module_temp_mean_c * message_count') }}
+        {{ fixed_sum('module_temp_mean_c * message_count') }}
         / nullif(sum(message_count) filter (where module_temp_mean_c is not null), 0) as temp_mean_c,
         cast(sum(cable_count + charge_flag_count) as bigint) as flag_count,
         cast(sum(fast_flag_count) as bigint) as fast_flag_count,
@@ -159,7 +159,7 @@ edge as (
                         ) / nullif(greatest(ordered.current_first_a, {{ var('charge_current_min_a') }}), 0) * 3600
                     )
         end) as after_s,
-        coalesce({{ sum_of(
+        coalesce({{ fixed_sum(
             'case when ordered.to_at <= sums.seen_from_at or ordered.from_at >= sums.seen_to_at'
             ~ ' then ordered.silence_s end'
         ) }}, 0e0) as edge_silence_s,

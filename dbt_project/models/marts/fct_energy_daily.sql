@@ -106,9 +106,9 @@ charged_day as (
 charge_sums as (
     select
         service_date,
-        {{ sum_of("case when mode <> 'V2L' then energy_kwh end") }} as charged_kwh,
-        {{ sum_of("case when mode = 'DC' then energy_kwh end") }} as charged_dc_kwh,
-        {{ sum_of("case when mode = 'V2L' then energy_kwh end") }} as v2l_kwh,
+        {{ fixed_sum("case when mode <> 'V2L' then energy_kwh end") }} as charged_kwh,
+        {{ fixed_sum("case when mode = 'DC' then energy_kwh end") }} as charged_dc_kwh,
+        {{ fixed_sum("case when mode = 'V2L' then energy_kwh end") }} as v2l_kwh,
         device_no
     from charged_day
     group by device_no, service_date
@@ -144,8 +144,8 @@ trip_energy as (
 driven as (
     select
         service_date,
-        case when bool_and(is_measured) then {{ sum_of('out_kwh') }} end as out_kwh,
-        case when bool_and(is_measured) then {{ sum_of('regen_kwh') }} end as regen_kwh,
+        case when bool_and(is_measured) then {{ fixed_sum('out_kwh') }} end as out_kwh,
+        case when bool_and(is_measured) then {{ fixed_sum('regen_kwh') }} end as regen_kwh,
         count(distinct trip_id) as trip_count,
         device_no
     from trip_energy
@@ -170,7 +170,7 @@ rested as (
     select
         fragments.service_date,
         -- rows too far apart for an integral: the counters
-        {{ sum_of(
+        {{ fixed_sum(
             'case when fragments.integrated_s >= fragments.lost_s then fragments.discharge_kwh - fragments.charge_kwh'
             ~ ' when fragments.is_charged_kwh_alive then fragments.discharged_step_kwh - fragments.charged_step_kwh end'
         ) }} as energy_kwh,
@@ -185,7 +185,7 @@ rested as (
 slept as (
     select
         {{ kst_day('days.on_date') }} as service_date,
-        {{ sum_of(
+        {{ fixed_sum(
             '(silences.discharged_step_kwh - silences.charged_step_kwh) * '
             ~ seconds_between(
                 'greatest(silences.from_at, cast(days.on_date as timestamp))',

@@ -130,8 +130,8 @@ bands as (
     select
         kind,
         band_from,
-        {{ sum_of('hours') }} as hours,
-        {{ sum_of('silent_h') }} as silent_h,
+        {{ fixed_sum('hours') }} as hours,
+        {{ fixed_sum('silent_h') }} as silent_h,
         {%- for reason in reasons %}
         bool_or(because = '{{ reason }}') as is_reason_{{ loop.index }},
         {%- endfor %}

@@ -34,7 +34,7 @@ device_setting as (
 
 parked as (
     select
-        {{ sum_of('part_h') }} as parked_h,
+        {{ fixed_sum('part_h') }} as parked_h,
         device_no,
         measured_month
     from silence_day
@@ -59,11 +59,11 @@ lost as (
 loss as (
     select
         count(*) as n,
-        {{ sum_of('lost_pct') }} as lost_pct,
-        {{ sum_of('parked_days') }} as parked_days,
-        {{ sum_of('lost_pct * lost_pct') }} as lost_square,
-        {{ sum_of('lost_pct * parked_days') }} as lost_days,
-        {{ sum_of('parked_days * parked_days') }} as days_square,
+        {{ fixed_sum('lost_pct') }} as lost_pct,
+        {{ fixed_sum('parked_days') }} as parked_days,
+        {{ fixed_sum('lost_pct * lost_pct') }} as lost_square,
+        {{ fixed_sum('lost_pct * parked_days') }} as lost_days,
+        {{ fixed_sum('parked_days * parked_days') }} as days_square,
         device_no,
         measured_month
     from lost
@@ -72,10 +72,10 @@ loss as (
 
 idle as (
     select
-        {{ sum_of('duration_s') }} / 3600 as idle_h,
-        {{ sum_of('discharge_kwh - charge_kwh') }} as idle_kwh,
-        {{ sum_of('integrated_s') }} as integrated_s,
-        {{ sum_of('lost_s') }} as lost_s,
+        {{ fixed_sum('duration_s') }} / 3600 as idle_h,
+        {{ fixed_sum('discharge_kwh - charge_kwh') }} as idle_kwh,
+        {{ fixed_sum('integrated_s') }} as integrated_s,
+        {{ fixed_sum('lost_s') }} as lost_s,
         device_no,
         measured_month
     from fragments
@@ -94,7 +94,7 @@ relay as (
 
 awake_month as (
     select
-        {{ sum_of('duration_s') }} / 3600 as awake_h,
+        {{ fixed_sum('duration_s') }} / 3600 as awake_h,
         device_no,
         measured_month
     from fragments

@@ -66,15 +66,15 @@ parts as (
 days as (
     select
         service_date,
-        {{ sum_of('part_h') }} as span_h,
-        {{ sum_of('logged_h') }} as logged_h,
-        {{ sum_of('known_h') }} as known_h,
-        {{ sum_of('soc_h_pct') }} as soc_h_pct,
+        {{ fixed_sum('part_h') }} as span_h,
+        {{ fixed_sum('logged_h') }} as logged_h,
+        {{ fixed_sum('known_h') }} as known_h,
+        {{ fixed_sum('soc_h_pct') }} as soc_h_pct,
         min(soc_min_pct) as soc_min_pct,
         max(soc_max_pct) as soc_max_pct,
         max_by(soc_last_pct, soc_last_at) filter (where soc_last_at is not null) as soc_end_pct,
-        {{ sum_of('high_soc_h') }} as high_soc_h,
-        {{ sum_of('low_soc_h') }} as low_soc_h,
+        {{ fixed_sum('high_soc_h') }} as high_soc_h,
+        {{ fixed_sum('low_soc_h') }} as low_soc_h,
         device_no
     from parts
     group by device_no, service_date

@@ -39,7 +39,7 @@ def test_steps_of_soc_are_preferred_to_its_rounded_ends() -> None:
     rows = sessions(5).with_columns(soc_end_pct=pl.col("soc_end_pct") + 2)
     assert charge_estimates(rows)["capacity_ah"].to_list() == pytest.approx([100.0] * 5)
     assert set(charge_estimates(rows)["charge_source"]) == {"steps"}
-    plain = charge_estimates(rows.drop("step_soc_first_pct", "step_soc_last_pct", "step_charge_ah"))
+    plain = charge_estimates(rows.select(pl.exclude("^step_.*$")))
     assert set(plain["charge_source"]) == {"counter"}
     assert (plain["random_sd_ah"] > charge_estimates(rows)["random_sd_ah"]).all()
 
