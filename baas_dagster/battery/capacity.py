@@ -132,7 +132,7 @@ def pool(
     for _ in range(15):
         weigh = tempered + beta**2 * (random_y + rules.pool_drift_factor * shared_y) + 1e-12 * np.eye(n)
         extra = np.diag(np.diag(weigh) * (1 / huber - 1))
-        inverse = np.linalg.inv(weigh + extra)
+        inverse = np.asarray(np.linalg.inv(weigh + extra), dtype=np.float64)
         pull = inverse @ (x - beta * y)
         information = float(y @ inverse @ y - pull @ random_y @ pull)
         if information <= 0:

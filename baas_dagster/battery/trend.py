@@ -75,7 +75,7 @@ def slope_of(
         scatter = max(float(np.median(np.abs(z))) * 1.4826, 1.0)
         huber = np.asarray(np.minimum(1.0, rules.trend_huber * scatter / np.maximum(np.abs(z), 1e-9)), dtype=np.float64)
         done = bool(np.allclose(new, beta, rtol=1e-9, atol=1e-12))
-        beta = new
+        beta = np.asarray(new, dtype=np.float64)
         if done:
             break
     weight = huber / sd**2
