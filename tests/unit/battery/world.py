@@ -107,7 +107,7 @@ def sessions(
             "energy_method": ["counter"] * n,
             "step_soc_first_pct": [30.5] * n,
             "step_soc_last_pct": [30.0 + delta_pct] * n,
-            "step_soc_delta_pct": [delta_pct] * n,
+            "step_soc_delta_pct": [delta_pct - 0.5] * n,
             "step_charge_ah": [capacity_ah * (delta_pct - 0.5) / 100] * n,
             "temp_mean_c": [15.0] * n,
         }
