@@ -35,6 +35,10 @@ _DISTRUSTED = """
 """
 
 
+_SURE_OF_TYPE = 0.9
+"""Confidence in a pack type that the vehicle master gives; from the number of cells alone it is 0.7 at most."""
+
+
 @dataclass(frozen=True)
 class _Made:
     rests: pl.DataFrame
@@ -62,10 +66,17 @@ class _Curves:
 def _pack(connection: duckdb.DuckDBPyConnection, device: str) -> Pack:
     rows = connection.execute(
         """
-        select chemistry, pack_type, cell_count, capacity_nominal_ah, capacity_source
-        from ops.device_setting where device_no = ?
+        select
+            s.chemistry, s.pack_type, s.cell_count, s.capacity_nominal_ah, s.capacity_source,
+            not exists (
+                select 1 from ops.device_decision as d
+                where
+                    d.device_no = s.device_no and d.decision in ('pack_type', 'capacity_nominal_ah')
+                    and (d.confidence >= ? or d.is_overridden)
+            ) as is_nominal_guessed,
+        from ops.device_setting as s where s.device_no = ?
         """,
-        [device],
+        [_SURE_OF_TYPE, device],
     ).fetchall()
     return Pack(*(rows[0] if rows else (None, None, None, None, None)))
 

@@ -124,6 +124,11 @@ class BatteryRules:
     )
 
     # --- state of health --------------------------------------------------------------------------------------------
+    guessed_soh_min_pct: float = (
+        75.0  # %; a nominal capacity guessed from the number of cells alone that gives less ...
+    )
+    guessed_soh_max_pct: float = 110.0  # %; ... or more is not of this car: 96 cells are a pack of 180 Ah and of 114 Ah
+    # (01290000001); a car that is known to be of the type keeps its figure however low [prop]
     window_months: int = 3  # months whose estimates make one SoH: chosen by measured accuracy, docs/methods.md
     window_months_max: int = 6  # months, where fewer than ``min_estimates`` lie in the window
     min_estimates: int = 2  # estimates of a method for a SoH of it (issue: two rest pairs)

@@ -91,6 +91,8 @@ class Pack:
     cell_count: int | None
     capacity_nominal_ah: float | None
     capacity_source: str | None
+    is_nominal_guessed: bool = False
+    """True where the type follows from the number of cells alone: no vehicle master, no override."""
 
 
 def throughput(periods: pl.DataFrame) -> pl.DataFrame:
@@ -216,6 +218,13 @@ class _History:
                     used.append(name)
                     row["n"] += found.n
             row[f"soh_{name}_reason"] = reason
+        low, high = rules.guessed_soh_min_pct, rules.guessed_soh_max_pct
+        if pack.is_nominal_guessed and values and not low <= values[0][0] <= high:
+            # what was measured speaks against the guess, not for a broken pack
+            for name in ("ocv", "charge"):
+                row |= dict.fromkeys((f"soh_{name}_pct", f"soh_{name}_lo_pct", f"soh_{name}_hi_pct"))
+                row[f"soh_{name}_reason"] = "nominal capacity in doubt"
+            return row | {"n": 0, "slope_verdict": "nominal capacity in doubt"}
         if values:
             weights = np.array([1 / sd**2 for _, sd in values])
             fused = float((weights * [value for value, _ in values]).sum() / weights.sum())

@@ -109,7 +109,8 @@ banded as (
         parts.service_date,
         {{ band_of('parts.temp_c', var('temperature_band_c')) }} as temp_band,
         {{ soc_band_of('parts.soc_pct', var('soc_band_pct')) }} as soc_band,
-        {{ rate_band_of('greatest(parts.current_a, 0e0) / nullif(device_setting.capacity_nominal_ah, 0)') }} as charge_band,
+        {{ rate_band_of('greatest(parts.current_a, 0e0) / nullif(device_setting.capacity_nominal_ah, 0)') }}
+            as charge_band,
         {{ rate_band_of('greatest(-parts.current_a, 0e0) / nullif(device_setting.capacity_nominal_ah, 0)') }}
             as discharge_band,
         sum({{ fixed('parts.part_s') }}) as band_s,

@@ -10,7 +10,8 @@ messages as (
         pack_current_a as current_a,
         pack_voltage_v * pack_current_a / 1000 as power_kw,
         {{ soc_band_of('soc_pct', var('soc_band_pct')) }} as soc_band_pct,
-        {{ band_of('case when not is_temperature_suspect then pack_temp_c end', var('temperature_band_c')) }} as temp_band_c,
+        {{ band_of('case when not is_temperature_suspect then pack_temp_c end', var('temperature_band_c')) }}
+            as temp_band_c,
         {{ time_slot('recorded_at', var('charge_band_slot_s')) }} as slot,
         device_no,
         measured_month

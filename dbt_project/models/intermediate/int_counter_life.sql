@@ -102,7 +102,8 @@ placed as (
 moved as (
     select
         *,
-        case when not is_reset_inside then charged_last_ah - coalesce(charged_known_ah, charged_first_ah) end as charged_ah,
+        case when not is_reset_inside then charged_last_ah - coalesce(charged_known_ah, charged_first_ah) end
+            as charged_ah,
         case when not is_reset_inside then discharged_last_ah - coalesce(discharged_known_ah, discharged_first_ah) end
             as discharged_ah,
         case when not is_reset_inside then charged_last_kwh - coalesce(charged_known_kwh, charged_first_kwh) end

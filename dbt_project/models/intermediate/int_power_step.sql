@@ -12,7 +12,8 @@ messages as (
         recorded_at,
         case when not is_current_suspect then pack_current_a end as current_a,
         case when not is_pack_voltage_suspect then pack_voltage_v end as voltage_v,
-        {{ band_of('case when not is_temperature_suspect then pack_temp_c end', var('temperature_band_c')) }} as temp_band_c,
+        {{ band_of('case when not is_temperature_suspect then pack_temp_c end', var('temperature_band_c')) }}
+            as temp_band_c,
         {{ soc_band_of('soc_pct', var('power_soc_band_pct')) }} as soc_band_pct,
         charge_power_limit_kw,
         discharge_power_limit_kw,

@@ -57,7 +57,9 @@ from_fragments as (
         charge_ah - discharge_ah as net_ah,
         case when is_charged_ah_alive then case when state = 'V2L' then discharged_step_ah else charged_step_ah end end
             as counter_ah,
-        case when is_charged_kwh_alive then case when state = 'V2L' then discharged_step_kwh else charged_step_kwh end end
+        case
+            when is_charged_kwh_alive then case when state = 'V2L' then discharged_step_kwh else charged_step_kwh end
+        end
             as counter_kwh,
         plug_step_kwh,
         quick_step_kwh,
@@ -177,10 +179,13 @@ counted as (
         is_part,
         direction,
         to_at,
-        sum(1 - is_part) over (partition by device_no order by mark_at, is_part rows between unbounded preceding and current row)
-            as drive_no,
+        sum(1 - is_part) over until_now as drive_no,
         device_no
     from marks
+    window
+        until_now as (
+            partition by device_no order by mark_at, is_part rows between unbounded preceding and current row
+        )
 ),
 
 linked as (

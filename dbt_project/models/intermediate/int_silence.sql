@@ -58,7 +58,8 @@ paired as (
                 and {{ name }}_first_{{ unit }} >= lag({{ name }}_last_{{ unit }}) over w
                 then {{ name }}_first_{{ unit }} - lag({{ name }}_last_{{ unit }}) over w
         end as {{ name }}_step_{{ unit }},
-        max({{ name }}_last_{{ unit }}) over d > min({{ name }}_first_{{ unit }}) over d as is_{{ name }}_{{ unit }}_alive,
+        max({{ name }}_last_{{ unit }}) over d > min({{ name }}_first_{{ unit }}) over d
+            as is_{{ name }}_{{ unit }}_alive,
         {% endfor %}
         odometer_first_km - lag(odometer_last_km) over w as odometer_step_km,
         device_no
@@ -97,7 +98,7 @@ measured as (
         case when is_discharged_total_kwh_alive then discharged_total_step_kwh end as discharged_step_kwh,
         case when is_plug_total_kwh_alive then plug_total_step_kwh end as plug_step_kwh,
         case when is_quick_total_kwh_alive then quick_total_step_kwh end as quick_step_kwh,
-        -- without an odometer the car may have been driven, and what rose may have been recuperation: only the net counts
+        -- without an odometer the car may have been driven, and what rose may have been recuperation: the net counts
         case when is_charged_total_kwh_alive then charged_total_step_kwh end
         - case when odometer_step_km is null then coalesce(discharged_total_step_kwh, 0e0) else 0e0 end
             as charged_in_kwh,

@@ -97,13 +97,17 @@ select
     case
         when {{ name }}_total_to_{{ unit }} >= {{ name }}_total_from_{{ unit }}
             then
-                greatest({{ name }}_total_to_{{ unit }}, coalesce({{ name }}_total_after_{{ unit }}, {{ name }}_total_to_{{ unit }}))
+                greatest(
+                    {{ name }}_total_to_{{ unit }},
+                    coalesce({{ name }}_total_after_{{ unit }}, {{ name }}_total_to_{{ unit }})
+                )
                 - {{ name }}_total_from_{{ unit }}
     end + coalesce(joint_{{ name }}_{{ unit }}, 0e0) as {{ name }}_step_{{ unit }},
     {% endfor %}
     max(charged_total_to_ah) over d > min(charged_total_from_ah) over d as is_charged_ah_alive,
     max(charged_total_to_kwh) over d > min(charged_total_from_kwh) over d as is_charged_kwh_alive,
-    case when plug_total_to_kwh >= plug_total_from_kwh then plug_total_to_kwh - plug_total_from_kwh end as plug_step_kwh,
+    case when plug_total_to_kwh >= plug_total_from_kwh then plug_total_to_kwh - plug_total_from_kwh end
+        as plug_step_kwh,
     case when quick_total_to_kwh >= quick_total_from_kwh then quick_total_to_kwh - quick_total_from_kwh end
         as quick_step_kwh,
     odometer_from_km,

@@ -85,7 +85,8 @@ linked as (
         coalesce(
             session_total > lag(session_total) over w
             or moved_total_s - lag(moved_total_s) over w > {{ var('trip_gap_s') }}
-            or {{ seconds_between('lag(to_at) over w', 'mark_at') }} - cast(moved_total_s - lag(moved_total_s) over w as double)
+            or {{ seconds_between('lag(to_at) over w', 'mark_at') }}
+            - cast(moved_total_s - lag(moved_total_s) over w as double)
             > {{ var('standstill_max_s') }},
             true
         ) as is_new,

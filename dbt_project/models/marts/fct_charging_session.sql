@@ -224,16 +224,42 @@ judged as (
         coalesce(bridged_s <= {{ var('bridged_share_fine') }} * integrated_s, false) as is_integral_fine,
         coalesce(
             energy_counter_kwh is not null
-            and not (energy_counter_kwh < {{ var('counter_step_kwh') }} and energy_integral_kwh > 5 * {{ var('counter_step_kwh') }}),
+            and not (
+                energy_counter_kwh < {{ var('counter_step_kwh') }}
+                and energy_integral_kwh > 5 * {{ var('counter_step_kwh') }}
+            ),
             false
         ) as is_counter_moving
     from confirmed
+),
+
+-- months whose counters failed their audit are not believed where there is anything else
+audit as (
+    select
+        verdict,
+        device_no,
+        measured_month
+    from {{ ref('fct_counter_audit_monthly') }}
+    where {{ devices_in_scope() }} and verdict in ('drift', 'reset')
+),
+
+audited as (
+    select
+        judged.*,
+        audit.verdict is not null as is_counter_failed
+    from judged
+    left join audit
+        on
+            judged.device_no = audit.device_no
+            and {{ month_of(kst_day('judged.started_at')) }} = audit.measured_month
 ),
 
 methods as (
     select
         *,
         case
+            when is_counter_failed and is_integral_whole then 'integral, counter failed its audit'
+            when is_counter_failed and is_counter_moving then 'counter, failed its audit'
             -- the integral lies within the resolution of the counter, and is finer
             when
                 is_counter_moving and is_integral_whole and is_integral_fine
@@ -245,7 +271,7 @@ methods as (
             when energy_integral_kwh > 0 and silence_s = 0 then 'integral of parts'
             else 'none: silence without a counter'
         end as energy_method
-    from judged
+    from audited
 ),
 
 drives as (
@@ -304,7 +330,9 @@ connections as (
             barred.device_no = fragments.device_no
             and fragments.from_at >= coalesce(barred.not_before_at, fragments.from_at)
             and fragments.to_at <= coalesce(barred.not_after_at, fragments.to_at)
-    where fragments.state <> 'DRIVE' and fragments.cable_count + fragments.charge_flag_count + fragments.v2l_flag_count > 0
+    where
+        fragments.state <> 'DRIVE'
+        and fragments.cable_count + fragments.charge_flag_count + fragments.v2l_flag_count > 0
     group by barred.device_no, barred.session_no
 )
 
@@ -317,7 +345,10 @@ select
         when methods.direction = 'out' then 'V2L'
         when methods.fast_flag_count > 0 then 'DC'
         when methods.power_max_kw > {{ var('dc_min_kw') }} then 'DC'
-        when methods.quick_kwh >= {{ var('inferred_min_kwh') }} and methods.quick_kwh * 2 >= coalesce(methods.plug_kwh, 0) then 'DC'
+        when
+            methods.quick_kwh >= {{ var('inferred_min_kwh') }}
+            and methods.quick_kwh * 2 >= coalesce(methods.plug_kwh, 0)
+            then 'DC'
         when not methods.is_inferred and methods.power_max_kw is not null then 'AC'
         -- so much in so short a silence
         when methods.energy_counter_kwh > {{ var('dc_min_kw') }} * methods.silence_s / 3600 then 'DC'
@@ -329,11 +360,11 @@ select
     methods.soc_start_pct,
     methods.soc_end_pct,
     case when methods.direction = 'out' then -1 else 1 end * case
-        when methods.energy_method = 'counter' then methods.energy_counter_kwh
+        when methods.energy_method like 'counter%' then methods.energy_counter_kwh
         when methods.energy_method like 'integral%' then methods.energy_integral_kwh
     end as energy_kwh,
     case when methods.direction = 'out' then -1 else 1 end * case
-        when methods.energy_method = 'counter' then coalesce(methods.charge_counter_ah, methods.charge_integral_ah)
+        when methods.energy_method like 'counter%' then coalesce(methods.charge_counter_ah, methods.charge_integral_ah)
         when methods.energy_method like 'integral%' then methods.charge_integral_ah
     end as charge_ah,
     methods.energy_method,
@@ -343,10 +374,13 @@ select
     methods.charge_integral_ah,
     case
         when not methods.is_inferred
-            then 100 * (methods.energy_counter_kwh - methods.energy_integral_kwh) / nullif(methods.energy_integral_kwh, 0)
+            then
+                100 * (methods.energy_counter_kwh - methods.energy_integral_kwh)
+                / nullif(methods.energy_integral_kwh, 0)
     end as disagreement_pct,
     methods.bridged_s / nullif(methods.integrated_s, 0) as bridged_share,
-    case when methods.is_inferred then 1e0 else least(1e0, methods.gap_s / nullif(methods.duration_s, 0)) end as gap_share,
+    case when methods.is_inferred then 1e0 else least(1e0, methods.gap_s / nullif(methods.duration_s, 0)) end
+        as gap_share,
     cast(methods.period_count as integer) as period_count,
     methods.power_max_kw,
     methods.energy_integral_kwh / nullif(methods.integrated_s, 0) * 3600 as power_mean_kw,

@@ -121,7 +121,8 @@ pooled as (
         month_no,
         {%- for name in ['n'] + sums + ['awake_h', 'silent_h'] %}
         sum({{ name }}) over recent as recent_{{ name }},
-        sum(case when month_no <= {{ var('audit_reference_months') }} then {{ name }} end) over before as before_{{ name }},
+        sum(case when month_no <= {{ var('audit_reference_months') }} then {{ name }} end) over before
+            as before_{{ name }},
         {%- endfor %}
         count(*) over recent as recent_months
     from numbered
@@ -167,7 +168,8 @@ solved as (
 fitted as (
     select
         {%- for prefix in ['recent', 'before'] %}
-        ({{ prefix }}_cty * {{ prefix }}_css - {{ prefix }}_csy * {{ prefix }}_cts) / {{ prefix }}_det as {{ prefix }}_rate_a,
+        ({{ prefix }}_cty * {{ prefix }}_css - {{ prefix }}_csy * {{ prefix }}_cts) / {{ prefix }}_det
+            as {{ prefix }}_rate_a,
         ({{ prefix }}_csy * {{ prefix }}_ctt - {{ prefix }}_cty * {{ prefix }}_cts) / {{ prefix }}_det
             as {{ prefix }}_capacity_ah,
         {%- endfor %}
@@ -180,7 +182,9 @@ erred as (
         {%- for prefix in ['recent', 'before'] %}
         {{ var('audit_se_gain') }} * sqrt(
             greatest(
-                {{ prefix }}_cyy - {{ prefix }}_rate_a * {{ prefix }}_cty - {{ prefix }}_capacity_ah * {{ prefix }}_csy, 0e0
+                {{ prefix }}_cyy - {{ prefix }}_rate_a * {{ prefix }}_cty
+                - {{ prefix }}_capacity_ah * {{ prefix }}_csy,
+                0e0
             ) / nullif({{ prefix }}_n - 3, 0) * {{ prefix }}_css / {{ prefix }}_det
         ) as {{ prefix }}_se_a,
         parked_sd_a * {{ prefix }}_silent_h / nullif({{ prefix }}_awake_h, 0) as {{ prefix }}_parked_sd_a,

@@ -58,7 +58,8 @@ summed as (
         count(energy_net_kwh) as n,
         {{ fixed_sum('case when energy_net_kwh is not null then distance_km end') }} as distance_km,
         {{ fixed_sum('energy_net_kwh') }} as energy_net_kwh,
-        {{ fixed_sum('distance_km * distance_km * case when energy_net_kwh is not null then 1 end') }} as distance_square,
+        {{ fixed_sum('distance_km * distance_km * case when energy_net_kwh is not null then 1 end') }}
+            as distance_square,
         {{ fixed_sum('energy_net_kwh * energy_net_kwh') }} as energy_square,
         {{ fixed_sum('energy_net_kwh * distance_km') }} as energy_distance,
         {{ fixed_sum('case when energy_regen_kwh is not null then energy_out_kwh end') }} as out_kwh,
@@ -89,7 +90,9 @@ erred as (
             when n >= {{ var('efficiency_min_n') }}
                 then sqrt(
                     greatest(
-                        energy_square - 2 * kwh_per_km * energy_distance + kwh_per_km * kwh_per_km * distance_square, 0e0
+                        energy_square - 2 * kwh_per_km * energy_distance
+                        + kwh_per_km * kwh_per_km * distance_square,
+                        0e0
                     ) * n / (n - 1e0)
                 ) / nullif(distance_km, 0)
         end as se_kwh_per_km

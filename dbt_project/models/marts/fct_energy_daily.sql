@@ -16,7 +16,9 @@ days as (
 session_part as (
     select
         *,
-        {{ short_hash("device_no || '|session|' || cast(min(from_at) over (partition by device_no, session_no) as varchar)") }}
+        {{ short_hash(
+            "device_no || '|session|' || cast(min(from_at) over (partition by device_no, session_no) as varchar)"
+        ) }}
             as session_id
     from {{ ref('int_session_part') }}
 ),
@@ -206,9 +208,11 @@ select
     case when days.gated_by is null then coalesce(charge_sums.charged_dc_kwh, 0e0) end as charged_dc_kwh,
     case when days.gated_by is null then coalesce(charge_sums.v2l_kwh, 0e0) end as v2l_kwh,
     case
-        when days.gated_by is null then case when driven.trip_count > 0 then driven.out_kwh - driven.regen_kwh else 0e0 end
+        when days.gated_by is null
+            then case when driven.trip_count > 0 then driven.out_kwh - driven.regen_kwh else 0e0 end
     end as driven_net_kwh,
-    case when days.gated_by is null then case when driven.trip_count > 0 then driven.regen_kwh else 0e0 end end as regen_kwh,
+    case when days.gated_by is null then case when driven.trip_count > 0 then driven.regen_kwh else 0e0 end end
+        as regen_kwh,
     case
         when days.gated_by is null and (rested.energy_kwh is not null or slept.energy_kwh is not null)
             then coalesce(rested.energy_kwh, 0e0) + coalesce(slept.energy_kwh, 0e0)

@@ -64,7 +64,8 @@ silent_soc as (
     inner join soc_bands
         on
             {{ soc_band_of('least(silence_day.soc_from_pct, silence_day.soc_to_pct)', width) }} <= soc_bands.band_from
-            and {{ soc_band_of('greatest(silence_day.soc_from_pct, silence_day.soc_to_pct)', width) }} >= soc_bands.band_from
+            and {{ soc_band_of('greatest(silence_day.soc_from_pct, silence_day.soc_to_pct)', width) }}
+            >= soc_bands.band_from
 ),
 
 silent as (
@@ -160,7 +161,9 @@ select
     band_from,
     band_to,
     hours,
-    100 * hours / nullif(cast(sum({{ fixed('hours') }}) over (partition by device_no, measured_month, kind) as double), 0) as share_pct,
+    100 * hours
+    / nullif(cast(sum({{ fixed('hours') }}) over (partition by device_no, measured_month, kind) as double), 0)
+        as share_pct,
     silent_h,
     case
         when band_from is null

@@ -17,7 +17,8 @@ sums as (
         {{ fixed_sum('silence_s') }} as silence_s,
         {{ fixed_sum('integrated_s') }} as integrated_s,
         {{ fixed_sum('lost_s') }} as lost_s,
-        max_by(interval_median_s, message_count * 100000 - order_no % 100000) filter (where interval_median_s is not null)
+        max_by(interval_median_s, message_count * 100000 - order_no % 100000)
+        filter (where interval_median_s is not null)
             as interval_median_s,
         {{ first_of('odometer_from_km', 'from_at') }} as odometer_from_km,
         {{ last_of('odometer_to_km', 'to_at') }} as odometer_to_km,
@@ -27,7 +28,8 @@ sums as (
         {{ fixed_sum('discharge_kwh') }} as integral_out_kwh,
         {{ fixed_sum('charge_kwh') }} as integral_regen_kwh,
         case when bool_and(counter_out_kwh is not null) then {{ fixed_sum('counter_out_kwh') }} end as counter_out_kwh,
-        case when bool_and(counter_regen_kwh is not null) then {{ fixed_sum('counter_regen_kwh') }} end as counter_regen_kwh,
+        case when bool_and(counter_regen_kwh is not null) then {{ fixed_sum('counter_regen_kwh') }} end
+            as counter_regen_kwh,
         {{ fixed_sum('ambient_mean_c * ambient_n') }} / nullif(sum(ambient_n), 0) as ambient_mean_c,
         cast(sum(message_count) as bigint) as message_count,
         device_no
@@ -88,10 +90,31 @@ trips as (
     from distanced
 ),
 
+-- months whose counters failed their audit are not believed where there is anything else
+audit as (
+    select
+        verdict,
+        device_no,
+        measured_month
+    from {{ ref('fct_counter_audit_monthly') }}
+    where {{ devices_in_scope() }} and verdict in ('drift', 'reset')
+),
+
+audited as (
+    select
+        trips.*,
+        audit.verdict is not null as is_counter_failed
+    from trips
+    left join audit on trips.device_no = audit.device_no and trips.measured_month = audit.measured_month
+),
+
 methods as (
     select
         *,
         case
+            when is_counter_failed and has_integral then 'integral, counter failed its audit'
+            when is_counter_failed and has_counters and distance_km >= {{ var('trip_counter_min_km') }}
+                then 'counter, failed its audit'
             -- the integral lies within the resolution of the counters, and is finer
             when
                 has_integral and has_counters
@@ -102,11 +125,13 @@ methods as (
             when has_integral then 'integral'
             when has_counters then 'none: too short for counters'
             when source = 'gps' then 'none: no current'
-            when integrated_s = 0 and lost_s > 0 and interval_median_s <= {{ var('integral_max_s') }} then 'none: no current'
+            when
+                integrated_s = 0 and lost_s > 0 and interval_median_s <= {{ var('integral_max_s') }}
+                then 'none: no current'
             when interval_median_s <= {{ var('trip_integral_max_s') }} then 'none: no counters and rows lost'
             else 'none: no counters and rows too far apart'
         end as energy_method
-    from trips
+    from audited
     where distance_km >= {{ var('trip_min_km') }}
 )
 
@@ -119,15 +144,15 @@ select
     distance_km,
     distance_method,
     case
-        when energy_method = 'counter' then counter_out_kwh
+        when energy_method like 'counter%' then counter_out_kwh
         when energy_method like 'integral%' then integral_out_kwh
     end as energy_out_kwh,
     case
-        when energy_method = 'counter' then counter_regen_kwh
+        when energy_method like 'counter%' then counter_regen_kwh
         when energy_method like 'integral%' then integral_regen_kwh
     end as energy_regen_kwh,
     case
-        when energy_method = 'counter' then counter_out_kwh - counter_regen_kwh
+        when energy_method like 'counter%' then counter_out_kwh - counter_regen_kwh
         when energy_method like 'integral%' then integral_out_kwh - integral_regen_kwh
     end as energy_net_kwh,
     energy_method,

@@ -9,7 +9,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baas_dagster.battery.rests import REST_SCHEMA, rest_readings
+from baas_dagster.battery.rests import REST_SCHEMA, epochs, rest_readings
 from tests.unit.battery.world import CELLS, periods
 
 
@@ -115,3 +115,9 @@ def test_rests_keep_their_time() -> None:
     found = rest_readings(seen, CELLS)
     assert found["rest_h"].to_list() == [10.0] * found.height
     assert found["rest_at"][0] - seen["from_at"][0] == timedelta(hours=12)
+
+
+def test_a_car_without_bms_rows_has_no_epoch_and_no_rest() -> None:
+    gps_only = periods(3).with_columns(source=pl.lit("gps"))
+    assert epochs(gps_only).is_empty()
+    assert rest_readings(gps_only, CELLS).is_empty()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -163,3 +165,14 @@ def test_the_order_of_points_does_not_matter(seed: int) -> None:
     at, value, sd, month = points(1, -2.0, 40, 1.0, seed)
     order = np.random.default_rng(seed).permutation(len(at))
     assert slope_of(at, value, sd, month) == slope_of(at[order], value[order], sd[order], month[order])
+
+
+def test_a_nominal_capacity_that_is_a_guess_is_given_up_where_the_pack_speaks_against_it() -> None:
+    seen, charges = periods(150, capacity_ah=63), sessions(70, capacity_ah=63)
+    known = table(seen, charges, a_curve()).row(-1, named=True)
+    guessed = table(seen, charges, a_curve(), replace(PACK, is_nominal_guessed=True)).row(-1, named=True)
+    assert known["soh_pct"] == pytest.approx(63, abs=1.5), "a car of a known type keeps its figure"
+    assert guessed["soh_pct"] is None
+    assert guessed["soh_ocv_reason"] == guessed["soh_charge_reason"] == "nominal capacity in doubt"
+    healthy = periods(150, capacity_ah=90), sessions(70, capacity_ah=90)
+    assert table(*healthy, a_curve(), replace(PACK, is_nominal_guessed=True)).row(-1, named=True)["soh_pct"] is not None

@@ -9,7 +9,8 @@ estimates as (
 )
 
 select
-    {{ short_hash("concat_ws('|', device_no, method, cast(from_at as string), cast(to_at as string))") }} as estimate_id,
+    {{ short_hash("concat_ws('|', device_no, method, cast(from_at as string), cast(to_at as string))") }}
+        as estimate_id,
     method,
     case when method = 'charge' then reference end as session_id,
     case when method = 'ocv' then reference end as curve_version,
