@@ -105,7 +105,10 @@ audited as (
         trips.*,
         audit.verdict is not null as is_counter_failed
     from trips
-    left join audit on trips.device_no = audit.device_no and trips.measured_month = audit.measured_month
+    left join audit
+        on
+            trips.device_no = audit.device_no
+            and {{ month_of('trips.service_date') }} = audit.measured_month
 ),
 
 methods as (
