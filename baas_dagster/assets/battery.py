@@ -30,9 +30,9 @@ _SESSIONS = "select * from marts.fct_charging_session where device_no = ?"
 _CLAIMS = f"select * from intermediate.int_bms_claim where device_no = ? and {_NOT_GATED}"
 _MONTHS = "select measured_month from marts.fct_mileage_monthly where device_no = ?"
 _DISTRUSTED = """
-    select measured_month from marts.fct_counter_audit_monthly
-    where device_no = ? and verdict in ('drift', 'reset')
+    select measured_month from marts.fct_counter_audit_monthly where device_no = ? and verdict = 'drift'
 """
+"""A counter that was reset is right again after it: epochs keep both sides apart. One that drifts is not."""
 
 
 _SURE_OF_TYPE = 0.9

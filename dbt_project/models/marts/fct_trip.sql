@@ -97,7 +97,7 @@ audit as (
         device_no,
         measured_month
     from {{ ref('fct_counter_audit_monthly') }}
-    where {{ devices_in_scope() }} and verdict in ('drift', 'reset')
+    where {{ devices_in_scope() }} and verdict = 'drift'
 ),
 
 audited as (
