@@ -100,8 +100,8 @@ def rest_readings(periods: pl.DataFrame, cell_count: int | None, rules: BatteryR
 def epochs(periods: pl.DataFrame, rules: BatteryRules = RULES) -> pl.DataFrame:
     """Epoch of pack and counters of every awake period of one device: from_at, epoch, in order of time."""
     periods = _in_order(periods)
-    found = _epochs(periods, rules) if periods.height else []
-    return pl.DataFrame({"from_at": periods["from_at"], "epoch": pl.Series(found, dtype=pl.Int64)})
+    found = _epochs(periods, rules) if periods.height else np.zeros(0, dtype=np.int64)
+    return pl.DataFrame({"from_at": periods["from_at"], "epoch": found})
 
 
 def _in_order(periods: pl.DataFrame) -> pl.DataFrame:

@@ -138,26 +138,28 @@ edge as (
         max(case
             when ordered.to_at <= sums.seen_from_at and ordered.from_at = sums.from_at and ordered.state = 'SILENCE'
                 then
-                    least(
+                    -- a SoC that is lower after it says that no charge came in
+                    greatest(0e0, least(
                         ordered.silence_s,
                         coalesce(
                             ordered.counter_ah,
                             (ordered.soc_last_pct - ordered.soc_first_pct)
                             * steps.step_charge_ah / nullif(steps.step_soc_delta_pct, 0)
                         ) / nullif(greatest(ordered.current_last_a, {{ var('charge_current_min_a') }}), 0) * 3600
-                    )
+                    ))
         end) as before_s,
         max(case
             when ordered.from_at >= sums.seen_to_at and ordered.to_at = sums.to_at and ordered.state = 'SILENCE'
                 then
-                    least(
+                    -- a SoC that is lower after it says that no charge came in
+                    greatest(0e0, least(
                         ordered.silence_s,
                         coalesce(
                             ordered.counter_ah,
                             (ordered.soc_last_pct - ordered.soc_first_pct)
                             * steps.step_charge_ah / nullif(steps.step_soc_delta_pct, 0)
                         ) / nullif(greatest(ordered.current_first_a, {{ var('charge_current_min_a') }}), 0) * 3600
-                    )
+                    ))
         end) as after_s,
         coalesce({{ fixed_sum(
             'case when ordered.to_at <= sums.seen_from_at or ordered.from_at >= sums.seen_to_at'

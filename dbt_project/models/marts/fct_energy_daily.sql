@@ -57,7 +57,7 @@ charged as (
         session_part.from_date,
         session_part.to_date,
         case
-            when sessions.energy_method = 'counter' then session_part.counter_kwh
+            when sessions.energy_method like 'counter%' then session_part.counter_kwh
             when sessions.energy_method like 'integral%' then session_part.integral_kwh
         end as energy_kwh,
         sessions.device_no
