@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 import polars as pl
+from threadpoolctl import threadpool_limits
 
 from baas_dagster.assets.common import asked, materialized, replace_devices
 from baas_dagster.assets.release import curve_of, outside_for
@@ -128,7 +129,7 @@ def battery_chain(
     curves = _Curves(Releases(settings.released))
     shown: dict[str, dict[str, Any]] = {}
     made = []
-    with warehouse.open() as connection, step(progress, "battery", len(devices), "devices"):
+    with warehouse.open() as connection, step(progress, "battery", len(devices), "devices"), threadpool_limits(1):
         for device in devices:
             found = _made(connection, device, curves)
             made.append(found)

@@ -8,6 +8,7 @@ import hashlib
 
 import dagster as dg
 import polars as pl
+from threadpoolctl import threadpool_limits
 
 from baas_dagster.battery.curve import Curve
 from baas_dagster.battery.ocv import learn, outside_curve
@@ -102,7 +103,8 @@ def released_versions(
             rests = query(connection, _RESTS, [chemistry])
             outside = outside_for(chemistry)
             for pack_type in sorted(rests["pack_type"].unique()):
-                curve = learn(rests, chemistry, pack_type, outside)
+                with threadpool_limits(1):  # small matrices: threads of the linear algebra only wait for each other
+                    curve = learn(rests, chemistry, pack_type, outside)
                 if curve is not None:
                     found.append(_version(curve, rests))
     releases = Releases(settings.released)
