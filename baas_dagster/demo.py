@@ -102,7 +102,11 @@ def _show_battery_against_truth(settings: Settings) -> None:
                 from fct_soh_monthly where soh_pct is not null group by 1
             ),
             energy as (
-                select device_no, sum(charged_kwh - charged_dc_kwh) as ac_kwh, sum(charged_dc_kwh) as dc_kwh
+                -- sessions whose energy nobody metered leave the sum open
+                select
+                    device_no,
+                    case when sum(unmetered_session_count) = 0 then sum(charged_kwh - charged_dc_kwh) end as ac_kwh,
+                    case when sum(unmetered_session_count) = 0 then sum(charged_dc_kwh) end as dc_kwh,
                 from fct_energy_daily group by 1
             ),
             driving as (
