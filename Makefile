@@ -21,7 +21,10 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install
 	$(BIN)/python -m baas_dagster.demo
 
-test: install lint unit integration
+# lint needs one core and the unit tests do not fill the other; integration tests need both
+test: install
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint unit
+	@$(MAKE) --no-print-directory integration
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -33,7 +36,7 @@ unit: install
 	$(BIN)/pytest tests/unit -n 2 --dist loadfile
 
 integration: install
-	$(BIN)/pytest tests/integration tests/e2e -n 2 --dist loadfile --durations 10
+	$(BIN)/pytest tests/e2e tests/integration -n 2 --dist loadfile --durations 10
 
 dev: install
 	$(BIN)/baas dev

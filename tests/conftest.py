@@ -48,6 +48,13 @@ class Homes:
         shutil.copytree(self.parsed, home / "dbt")
         return Settings(home=home, landing=landing, **numbers)  # type: ignore[arg-type]
 
+    def copy(self, settings: Settings) -> Settings:
+        """A home as another one is. Homes can be moved, so a state that several tests start from is made once."""
+        self.count += 1
+        home = self.base / f"home{self.count}"
+        shutil.copytree(settings.root, home, symlinks=True)
+        return Settings(**settings.model_dump() | {"home": home})
+
     @contextmanager
     def chain(self, settings: Settings) -> Iterator[Chain]:
         """The chain on a home, with its own Dagster instance."""

@@ -98,31 +98,42 @@ def baas(home: Settings, *arguments: str, patch: str = "") -> subprocess.Complet
     )
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: Path) -> dict[str, tuple[int, str]]:
-    homes = Homes(tmp_path_factory.mktemp("expected"), parsed_dbt)
+def after(months: tuple[int, ...], homes: Homes) -> Settings:
     home = homes.new()
-    deliver(home.landing_dir, 1)
-    deliver(home.landing_dir, 2)
+    for month in months:
+        deliver(home.landing_dir, month)
     with homes.chain(home) as chain:
         assert chain.run(Asked()).errors == []
-    return contents(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def one_month(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: Path) -> Settings:
+    """A home after the first delivery; tests copy it."""
+    return after((1,), Homes(tmp_path_factory.mktemp("one_month"), parsed_dbt))
+
+
+@pytest.fixture(scope="module")
+def two_months(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: Path) -> Settings:
+    """A home after both deliveries; tests copy it."""
+    return after((1, 2), Homes(tmp_path_factory.mktemp("two_months"), parsed_dbt))
+
+
+@pytest.fixture(scope="module")
+def expected(two_months: Settings) -> dict[str, tuple[int, str]]:
+    return contents(two_months)
 
 
 @pytest.mark.parametrize("stage", list(KILLED_IN))
 def test_a_run_killed_in_any_stage_is_repaired_by_the_next(
-    stage: str, homes: Homes, expected: dict[str, tuple[int, str]]
+    stage: str, homes: Homes, one_month: Settings, expected: dict[str, tuple[int, str]]
 ) -> None:
-    home = homes.new()
-    deliver(home.landing_dir, 1)
-    with homes.chain(home) as chain:
-        chain.run(Asked())
+    home = homes.copy(one_month)
     before = contents(home)
     deliver(home.landing_dir, 2)
     killed = baas(home, "run", patch=KILLED_IN[stage])
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    after = contents(home)
-    assert after in (before, expected), "a reader finds the old tables or the new ones, nothing between"
+    assert contents(home) in (before, expected), "a reader finds the old tables or the new ones, nothing between"
     with homes.chain(home) as chain:
         assert chain.run(Asked()).errors == []
         assert all(not chain.state().work(unit) for unit in Unit)
@@ -158,18 +169,17 @@ def test_a_full_disk_fails_one_partition_and_the_rest_goes_on(
     assert contents(home) == expected
 
 
-def test_an_empty_landing_says_so_and_leaves_the_snapshot(homes: Homes) -> None:
+def test_an_empty_landing_says_so_and_leaves_the_snapshot(homes: Homes, one_month: Settings) -> None:
     home = homes.new()
     home.landing_dir.mkdir(parents=True)
     found = baas(home, "run")
     assert found.returncode == 0, found.stderr
     assert "holds no files" in found.stdout + found.stderr
-    deliver(home.landing_dir, 1)
+    home = homes.copy(one_month)
+    before = contents(home)
+    for path in home.landing_dir.iterdir():
+        path.unlink()
     with homes.chain(home) as chain:
-        chain.run(Asked())
-        before = contents(home)
-        for path in home.landing_dir.iterdir():
-            path.unlink()
         assert chain.run(Asked()).errors == []
     assert {k: v for k, v in contents(home).items() if k != "delivery"} == {
         k: v for k, v in before.items() if k != "delivery"
@@ -193,12 +203,10 @@ def test_usage_errors_end_with_two_and_a_reason(homes: Homes) -> None:
         assert "decision_overrides.csv line 2" in found.stderr
 
 
-def test_a_broken_warehouse_is_rebuilt_from_the_landing(homes: Homes, expected: dict[str, tuple[int, str]]) -> None:
-    home = homes.new()
-    deliver(home.landing_dir, 1)
-    deliver(home.landing_dir, 2)
-    with homes.chain(home) as chain:
-        chain.run(Asked())
+def test_a_broken_warehouse_is_rebuilt_from_the_landing(
+    homes: Homes, two_months: Settings, expected: dict[str, tuple[int, str]]
+) -> None:
+    home = homes.copy(two_months)
     home.warehouse.write_bytes(b"no database" * 1000)
     assert contents(home) == expected, "readers do not need the warehouse"
     assert examine(home, repair=False).broken
@@ -208,11 +216,9 @@ def test_a_broken_warehouse_is_rebuilt_from_the_landing(homes: Homes, expected: 
     assert contents(home) == expected
 
 
-def test_a_reader_polls_through_two_hundred_publishes_without_an_error(homes: Homes) -> None:
-    home = homes.new()
-    deliver(home.landing_dir, 1)
+def test_a_reader_polls_through_two_hundred_publishes_without_an_error(homes: Homes, one_month: Settings) -> None:
+    home = homes.copy(one_month)
     with homes.chain(home) as chain:
-        chain.run(Asked())
         stop, polls, problems = threading.Event(), [0], []
 
         def poll() -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import dagster as dg
 import duckdb
+import pytest
 
 from baas_dagster.runs import Asked
 from baas_dagster.settings import Settings
 from tests.conftest import Homes
 from tests.deliveries import Row, bms_rows, gps_rows, psql, put_zip
 
-GOOD, BAD = "01290003001", "01290003002"
+GOOD, BAD, BETWEEN, REJECTED, TWICE, POSITIONS = (f"0129000300{number}" for number in range(1, 7))
 
 
 def put(landing: Path, device: str, month: int, rows: list[Row], name: str = "") -> None:
@@ -21,15 +22,40 @@ def put(landing: Path, device: str, month: int, rows: list[Row], name: str = "")
     put_zip(landing / f"{stem}.zip", f"{stem}.csv", psql(rows))
 
 
-def interleaved(month: int) -> list[Row]:
-    one = bms_rows(BAD, datetime(2023, month, 5, 8), odometer_km=1000)
-    two = bms_rows(BAD, datetime(2023, month, 5, 8, 0, 30), odometer_km=52_000)
+def interleaved(device: str, month: int) -> list[Row]:
+    one = bms_rows(device, datetime(2023, month, 5, 8), odometer_km=1000)
+    two = bms_rows(device, datetime(2023, month, 5, 8, 0, 30), odometer_km=52_000)
     return sorted(one + two, key=lambda r: str(r["time"]))
 
 
-def rows_of(home: Settings, query: str) -> list[tuple[object, ...]]:
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: Path) -> Settings:
+    """One run over a good car and five that fail a check each in their own way."""
+    homes = Homes(tmp_path_factory.mktemp("checked"), parsed_dbt)
+    home = homes.new()
+    landing, start = home.landing_dir, datetime(2023, 1, 5, 8)
+    put(landing, GOOD, 1, bms_rows(GOOD, start))
+    put(landing, BAD, 1, interleaved(BAD, 1))
+    put(landing, BETWEEN, 1, bms_rows(BETWEEN, datetime(2023, 1, 31, 8), odometer_km=1000))
+    put(landing, BETWEEN, 2, interleaved(BETWEEN, 2))
+    put(landing, BETWEEN, 3, bms_rows(BETWEEN, datetime(2023, 3, 1, 8), odometer_km=1500))
+    put(landing, REJECTED, 1, [{**row, "pack_volt": "n.a."} for row in bms_rows(REJECTED, start)])
+    put(landing, TWICE, 1, bms_rows(TWICE, start), name="_a")
+    put(landing, TWICE, 1, bms_rows(TWICE, start, speed_kmh=72), name="_b")
+    put(landing, POSITIONS, 1, bms_rows(POSITIONS, start))
+    for month in (1, 2):
+        stem = f"gps_{POSITIONS}_2023-{month:02d}"
+        rows = gps_rows(POSITIONS, datetime(2023, month, 5, 8), from_km=35.4 * (month - 1))
+        put_zip(landing / f"{stem}.zip", f"{stem}.csv", psql(rows))
+    with homes.chain(home) as chain:
+        assert chain.run(Asked()).errors == [], "bad data are no error of the run"
+    return home
+
+
+def rows_of(home: Settings, query: str, device: str) -> list[tuple[object, ...]]:
+    """Rows of a query on the published tables that asks for one device."""
     with duckdb.connect(str(home.publish / "fleet.duckdb"), read_only=True) as reader:
-        return reader.sql(query).fetchall()
+        return reader.execute(query, [device]).fetchall()
 
 
 def latest(instance: dg.DagsterInstance, asset: str, partition: str) -> dg.AssetCheckEvaluation:
@@ -45,13 +71,9 @@ def latest(instance: dg.DagsterInstance, asset: str, partition: str) -> dg.Asset
     raise AssertionError(f"no evaluation of {asset} for {partition}")
 
 
-def test_each_partition_of_a_range_run_has_its_own_result(homes: Homes) -> None:
-    home = homes.new()
-    put(home.landing_dir, GOOD, 1, bms_rows(GOOD, datetime(2023, 1, 5, 8)))
-    put(home.landing_dir, BAD, 1, interleaved(1))
+def test_each_partition_of_a_range_run_has_its_own_result(homes: Homes, checked: Settings) -> None:
+    home = homes.copy(checked)
     with homes.chain(home) as chain:
-        done = chain.run(Asked())
-        assert done.errors == [], "bad data are no error of the run"
         good = latest(chain.instance, "raw_bms", f"{GOOD}|2023-01")
         bad = latest(chain.instance, "raw_bms", f"{BAD}|2023-01")
         assert (good.passed, bad.passed) == (True, False)
@@ -65,15 +87,12 @@ def test_each_partition_of_a_range_run_has_its_own_result(homes: Homes) -> None:
         )
 
 
-def test_a_gated_month_stays_visible_and_its_kilometres_are_a_gap_of_its_neighbours(homes: Homes) -> None:
-    home = homes.new()
-    put(home.landing_dir, BAD, 1, bms_rows(BAD, datetime(2023, 1, 31, 8), odometer_km=1000))
-    put(home.landing_dir, BAD, 2, interleaved(2))
-    put(home.landing_dir, BAD, 3, bms_rows(BAD, datetime(2023, 3, 1, 8), odometer_km=1500))
-    with homes.chain(home) as chain:
-        chain.run(Asked())
+def test_a_gated_month_stays_visible_and_its_kilometres_are_a_gap_of_its_neighbours(checked: Settings) -> None:
     months = rows_of(
-        home, "select measured_month, distance_km, grade, verdict, published_state from fct_mileage_monthly order by 1"
+        checked,
+        "select measured_month, distance_km, grade, verdict, published_state from fct_mileage_monthly "
+        "where device_no = ? order by 1",
+        BETWEEN,
     )
     assert [m[0] for m in months] == ["2023-01", "2023-02", "2023-03"]
     assert months[1][1:3] == (None, "D")
@@ -85,56 +104,43 @@ def test_a_gated_month_stays_visible_and_its_kilometres_are_a_gap_of_its_neighbo
     assert isinstance(march, float)
     assert january + march > 35.4 * 2
     assert january + march < 35.4 * 2 + 464.6
-    checks = rows_of(home, "select check_name from partition_quality where not is_passed and severity = 'gate'")
-    assert ("interleaved_share",) in checks
+    assert gates(checked, BETWEEN) == {"interleaved_share"}
 
 
-def test_a_month_of_rejected_rows_alone_is_gated(homes: Homes) -> None:
-    home = homes.new()
-    rows = bms_rows(BAD, datetime(2023, 1, 5, 8))
-    put(home.landing_dir, BAD, 1, [{**row, "pack_volt": "n.a."} for row in rows])
+def gates(home: Settings, device: str) -> set[object]:
+    query = "select check_name from partition_quality where device_no = ? and severity = 'gate' and not is_passed"
+    return {name for (name,) in rows_of(home, query, device)}
+
+
+def test_a_month_of_rejected_rows_alone_is_gated(checked: Settings) -> None:
+    figures = rows_of(checked, "select grade, distance_km from fct_mileage_monthly where device_no = ?", REJECTED)
+    assert figures == [("D", None)]
+    assert rows_of(checked, "select count(*) from rejected_row where device_no = ?", REJECTED) == [(60,)]
+
+
+def test_times_delivered_twice_with_different_content_gate_the_month(checked: Settings) -> None:
+    assert gates(checked, TWICE) == {"conflicting_share"}
+    assert gates(checked, GOOD) == set()
+
+
+def test_a_correction_lifts_the_gate(homes: Homes, checked: Settings) -> None:
+    home = homes.copy(checked)
+    state = "select published_state, round(distance_km, 6) from fct_mileage_monthly where device_no = ?"
+    assert rows_of(home, state, BAD) == [("gated", None)]
+    stem = f"bms_{BAD}_2023-01"
+    rows = bms_rows(BAD, datetime(2023, 1, 5, 8), n=62)
+    put_zip(home.landing_dir / "again" / f"{stem}.zip", f"{stem}.csv", psql(rows), datetime(2023, 4, 1))
     with homes.chain(home) as chain:
         chain.run(Asked())
-    assert rows_of(home, "select grade, distance_km from fct_mileage_monthly") == [("D", None)]
-    assert rows_of(home, "select count(*) from rejected_row") == [(60,)]
+    assert rows_of(home, state, BAD) == [("current", 36.6)], "61 minutes at 36 km/h"
 
 
-def test_times_delivered_twice_with_different_content_gate_the_month(homes: Homes) -> None:
-    home = homes.new()
-    start = datetime(2023, 1, 5, 8)
-    put(home.landing_dir, BAD, 1, bms_rows(BAD, start), name="_a")
-    put(home.landing_dir, BAD, 1, bms_rows(BAD, start, speed_kmh=72), name="_b")
-    with homes.chain(home) as chain:
-        chain.run(Asked())
-    found = rows_of(home, "select check_name from partition_quality where severity = 'gate' and not is_passed")
-    assert found == [("conflicting_share",)]
-
-
-def test_a_correction_lifts_the_gate(homes: Homes) -> None:
-    home = homes.new()
-    put(home.landing_dir, BAD, 1, interleaved(1))
-    with homes.chain(home) as chain:
-        chain.run(Asked())
-        assert rows_of(home, "select published_state from fct_mileage_monthly") == [("gated",)]
-        stem = f"bms_{BAD}_2023-01"
-        rows = bms_rows(BAD, datetime(2023, 1, 5, 8), n=62)
-        put_zip(home.landing_dir / "again" / f"{stem}.zip", f"{stem}.csv", psql(rows), datetime(2023, 4, 1))
-        chain.run(Asked())
-    found = rows_of(home, "select published_state, round(distance_km, 6) from fct_mileage_monthly")
-    assert found == [("current", 36.6)], "61 minutes at 36 km/h"
-
-
-def test_a_month_with_positions_alone_is_no_verified_standstill(homes: Homes) -> None:
-    home = homes.new()
-    put(home.landing_dir, GOOD, 1, bms_rows(GOOD, datetime(2023, 1, 5, 8)))
-    for month in (1, 2):
-        stem = f"gps_{GOOD}_2023-{month:02d}"
-        rows = gps_rows(GOOD, datetime(2023, month, 5, 8), from_km=35.4 * (month - 1))
-        put_zip(home.landing_dir / f"{stem}.zip", f"{stem}.csv", psql(rows))
-    with homes.chain(home) as chain:
-        assert chain.run(Asked()).errors == []
+def test_a_month_with_positions_alone_is_no_verified_standstill(checked: Settings) -> None:
     found = rows_of(
-        home, "select distance_km, grade, verdict, message_count from fct_mileage_monthly order by measured_month"
+        checked,
+        "select distance_km, grade, verdict, message_count from fct_mileage_monthly where device_no = ? "
+        "order by measured_month",
+        POSITIONS,
     )
     assert found[1][3] == 0
     assert isinstance(found[1][0], float)

@@ -50,9 +50,8 @@ PLAN = st.fixed_dictionaries(
 @given(plan=PLAN)
 @settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_of_arrivals_and_runs_gives_the_same_tables(
-    plan: dict[str, object], tiny: tuple[Path, Path], parsed_dbt: Path
+    plan: dict[str, object], tiny: tuple[Path, Path], parsed_dbt: Path, ran: Settings
 ) -> None:
-    reference = _reference(tiny, parsed_dbt)
     names = sorted(p.relative_to(tiny[0]).as_posix() for p in tiny[0].rglob("*") if p.is_file())
     plan["order"].shuffle(names)  # type: ignore[attr-defined]
     cuts = sorted({min(c, len(names)) for c in plan["cuts"]} | {len(names)})  # type: ignore[attr-defined]
@@ -71,27 +70,11 @@ def test_any_order_of_arrivals_and_runs_gives_the_same_tables(
             arrive(tiny[0], names[first:], home.landing_dir)
             assert chain.run(Asked()).errors == []
         found = contents(home)
-    assert found == reference
+    assert found == contents(ran)
 
 
-_KEPT: dict[Path, dict[str, tuple[int, str]]] = {}
-
-
-def _reference(tiny: tuple[Path, Path], parsed_dbt: Path) -> dict[str, tuple[int, str]]:
-    """One run over everything, once per process."""
-    if tiny[0] not in _KEPT:
-        with tempfile.TemporaryDirectory() as folder:
-            homes = Homes(Path(folder), parsed_dbt)
-            home = homes.new(tiny[0])
-            with homes.chain(home) as chain:
-                assert chain.run(Asked()).errors == []
-            _KEPT[tiny[0]] = contents(home)
-    return _KEPT[tiny[0]]
-
-
-def test_running_everything_again_changes_nothing(homes: Homes, tiny: tuple[Path, Path], parsed_dbt: Path) -> None:
-    home = homes.new(tiny[0])
+def test_running_everything_again_changes_nothing(homes: Homes, ran: Settings) -> None:
+    home = homes.copy(ran)
     with homes.chain(home) as chain:
-        chain.run(Asked())
         chain.run(Asked(everything=True))
-    assert contents(home) == _reference(tiny, parsed_dbt)
+    assert contents(home) == contents(ran)
