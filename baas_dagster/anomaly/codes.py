@@ -100,10 +100,12 @@ CODES: dict[str, Code] = {
         _CAR, Family.HEALTH, "1", "resistance is {value} x that of its type", "내부 저항이 동일 차종의 {value}배"
     ),
     "SOC_BIAS": Code(
-        _CAR, Family.HEALTH, "points", "SoC is {value} points off the rest voltage", "SoC가 휴지 전압 대비 {value}%p 차이"
+        _CAR, Family.HEALTH, "points", "SoC is {value} points off the rest voltage",
+        "SoC가 휴지 전압 대비 {value}%p 차이",
     ),
     "COUNTER_DRIFT": Code(
-        _CAR, Family.CHARGE, "%", "charge counters drift ({value} %)", "적산 카운터 드리프트 ({value} %)", is_sensor=True
+        _CAR, Family.CHARGE, "%", "charge counters drift ({value} %)", "적산 카운터 드리프트 ({value} %)",
+        is_sensor=True,
     ),
     "COUNTER_RESET": Code(
         _CAR, Family.CHARGE, "", "lifetime counters started anew", "누적 카운터 초기화", is_sensor=True

@@ -1,7 +1,7 @@
 """Every number of the detectors, episodes and the inspection queue, with unit, reason and source.
 
-Belongs here: one settings block per detector, one for episodes, one for the queue. Does not belong here: numbers that SQL
-uses too (``dbt_project.yml``), and what is learnt from the fleet (released baselines).
+Belongs here: one settings block per detector, one for episodes, one for the queue. Does not belong here: numbers that
+SQL uses too (``dbt_project.yml``), and what is learnt from the fleet (released baselines).
 
 "DOMAIN n" is a section of the domain reference; [prop] marks a starting value of our own.
 """
