@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,12 @@ class _Reading:
         return self.sign * (self.value - line) >= 0
 
     @property
+    def days(self) -> set[date | None]:
+        """KST days that the window covers: one for a rest or a day, all of a month for a month."""
+        first, last = self.from_at.date(), self.to_at.date()
+        return {first + timedelta(days=i) for i in range((last - first).days + 1)}
+
+    @property
     def lowest(self) -> float:
         return next(line for line in self.lines if line is not None)
 
@@ -122,7 +128,7 @@ class _Run:
     counts: list[int] = field(default_factory=lambda: [0, 0, 0])  # of them, beyond watch, warn, alarm (or a worse one)
     severity: int = 0
     opened_at: datetime | None = None
-    clear_days: set[date] = field(default_factory=set)
+    clear_days: set[date | None] = field(default_factory=set)
     unclear_on: date | None = None
 
 
@@ -212,12 +218,11 @@ def _runs(
                 run.opened_at = run.opened_at or reading.to_at
         # before it opens, what would have been severity 1 is forgotten after its clear time
         severity = max(run.severity, 1)
-        day = reading.to_at.date()
         if not reading.clear_of(severity, rules.clear_share):
             run.clear_days.clear()
-            run.unclear_on = day
-        elif run.crossed and day != run.unclear_on:
-            run.clear_days.add(day)
+            run.unclear_on = reading.to_at.date()
+        elif run.crossed:
+            run.clear_days |= reading.days - {run.unclear_on}
             if len(run.clear_days) >= rules.clear_days[severity - 1]:
                 if run.opened_at is not None:
                     yield run, reading.to_at, _DATA
@@ -233,18 +238,18 @@ def _runs(
 def _severity(run: _Run, code: str, rules: EpisodeRules) -> int:
     """Severity that the crossings so far give; 0: no episode yet."""
     any_line, warn, alarm = run.counts
-    if CODES[code].is_sensor:
-        return int(any_line >= (1 if code in _AT_ONCE else rules.windows_watch))
-    if alarm >= (1 if CODES[code].is_urgent else rules.windows_alarm) or run.crossed[-1].is_raised:
+    known = CODES[code]
+    for_watch, for_warn, for_alarm = (
+        (1, 1, 1) if known.is_at_once else (rules.windows_watch, rules.windows_warn, rules.windows_alarm)
+    )
+    opened = int(any_line >= for_watch)
+    if known.is_sensor:
+        return opened
+    if alarm >= for_alarm or run.crossed[-1].is_raised:
         return 3
-    if warn >= rules.windows_warn:
+    if warn >= for_warn:
         return 2
-    opened = any_line >= rules.windows_watch
-    return 2 if opened and run.severity < 2 and _reaches_alarm(run, rules) else int(opened)
-
-
-_AT_ONCE = {"DEVICE_SILENT", "PARTITION_GATED", "COUNTER_DRIFT", "COUNTER_RESET"}
-"""One reading is the whole finding: a month that was gated, an audit of months, a silence of days."""
+    return 2 if opened and run.severity < 2 and _reaches_alarm(run, rules) else opened
 
 
 def _reaches_alarm(run: _Run, rules: EpisodeRules) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from baas_dagster.anomaly import health
 from baas_dagster.anomaly.detector import Detector
 
 __all__ = ["DETECTORS"]
 
-DETECTORS: tuple[Detector, ...] = ()
+DETECTORS: tuple[Detector, ...] = (health.DETECTOR,)

@@ -45,6 +45,27 @@ class SensorRules:
 class HealthRules:
     """State of health, fade, power, SoC bias, counters, silence: judged from marts."""
 
+    soh_line_pct: float = 80.0  # %; the contract's line (DOMAIN 7)
+    soh_second_line_pct: float = 70.0  # %; the contract's second line, told in the evidence (DOMAIN 7)
+    slope_typical_pct_per_year: float = -2.0  # points a year; fleets' mean where no baseline is released (DOMAIN 6)
+    slope_p90_pct_per_year: float = -3.5  # points a year; ... and the worst tenth of them: 3 for heavy DC, +0.4 hot
+    power_min_n: int = 30  # current steps of a month and band that make a resistance (as dbt var power_step_min_n)
+    power_watch: float = 1.35  # 1; resistance against type or start that is watched: half-way to the warning [prop]
+    power_warn: float = 1.5  # 1; ... and warned of (DOMAIN 7)
+    own_start_months: int = (
+        3  # first months of a band that are the car's own start: seasons pass within the band [prop]
+    )
+    soc_bias_pct: float = 5.0  # points the BMS's SoC may be off the rest voltage's (DOMAIN 7)
+    soc_bias_excludes_pct: float = 3.0  # points that the interval must lie beyond (DOMAIN 7)
+    unsure_share: float = 0.9  # 1; an estimate beyond its line whose interval is not stands just below it: it opens no
+    # episode, and closes none either [prop]
+    silent_days: float = (
+        14.0  # d without a row until a car counts as silent: longer than a holiday's rest is not [prop];
+    )
+    # the SoC in a longer silence is unknown (DOMAIN 5)
+    silent_warn_days: float = 45.0  # d; a whole monthly delivery has been missed [prop]
+    z90: float = 1.645  # standard normal quantile of a two-sided 90 % interval
+
 
 # --- episodes ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
