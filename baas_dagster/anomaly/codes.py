@@ -72,7 +72,7 @@ CODES: dict[str, Code] = {
     ),
     "TEMP_RISE": Code(
         _MODULE, Family.TEMPERATURE, "K/min", "module {item} rises by {value} K/min against the others",
-        "모듈 {item}: 타 모듈 대비 {value} K/분 상승",
+        "모듈 {item}: 타 모듈 대비 {value} K/분 상승", is_at_once=True,
     ),
     "TEMP_SENSOR": Code(
         _MODULE, Family.TEMPERATURE, "K", "temperature sensor {item} sticks or jumps ({value} K)",

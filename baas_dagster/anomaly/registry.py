@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from baas_dagster.anomaly import health
+from baas_dagster.anomaly import cells, health, insulation, sensors, temperature
 from baas_dagster.anomaly.detector import Detector
 
 __all__ = ["DETECTORS"]
 
-DETECTORS: tuple[Detector, ...] = (health.DETECTOR,)
+DETECTORS: tuple[Detector, ...] = (
+    cells.DETECTOR,
+    temperature.DETECTOR,
+    insulation.DETECTOR,
+    sensors.DETECTOR,
+    health.DETECTOR,
+)

@@ -21,11 +21,88 @@ __all__ = [
 class CellRules:
     """Cells: residuals at rest and on steady charge, spread, self-discharge, over- and undervoltage."""
 
+    # windows
+    rest_current_a: float = 2.0  # A; |I| of a rest row (as dbt var rest_current_max_a)
+    standing_kmh: float = 1.0  # km/h; faster is driving (as dbt var moving_min_kmh)
+    silence_s: float = 7200.0  # s of silence after which the first rows still show the rest before (DOMAIN 6)
+    settle_s: float = (
+        120.0  # s without load before a row counts as rest: six times the fast time constant of 20 s [prop]
+    )
+    gap_s: float = 180.0  # s; rows further apart are no stretch (as dbt var logging_gap_s)
+    rest_min_rows: int = 1  # rows of a rest: at 60 s a waking may show one before the car drives off
+    charge_current_a: float = 1.0  # A; less is no charge (as dbt var charge_current_min_a)
+    steady_step_a: float = 2.0  # A; |dI| between rows of a steady charge (DOMAIN 3)
+    charge_min_rows: int = 5  # rows of a steady stretch: their ramp must pass some of a 20 mV step [prop]
+    held_rows: int = 3  # messages over which a voltage must last (as insulation, DOMAIN 7); one alone is noise
+    # outliers
+    pooled_windows: int = 3  # rests or charges whose mean is judged (DOMAIN 7: in >= 3 sessions)
+    weight_cap: float = 20.0  # rows beyond which a window weighs no more: its steps are dithered by then [prop]
+    sigma_floor_mv: float = 5.8  # mV; a step of 20 mV / sqrt(12) (DOMAIN 7)
+    outlier_z: float = 4.0  # robust z (DOMAIN 7)
+    false_discovery_rate: float = (
+        0.05  # 1; share of false cells among those found in a window (Benjamini-Hochberg 1995)
+    )
+    outlier_warn_mv: float = 40.0  # mV; about 6 % of charge on the steep part of a curve: it limits the pack [prop]
+    outlier_alarm_mv: float = 150.0  # mV; 20 % of charge: the pack ends with this cell [prop]
+    moving_mv_per_month: float = 10.0  # mV a month (DOMAIN 7)
+    moving_days: float = 45.0  # d over which a movement is looked at: a month and a half, so that a month is whole
+    moving_span_days: float = 14.0  # d that the windows must span
+    moving_min_windows: int = 8  # windows of a movement [prop]
+    moving_z: float = 5.0  # standard errors: 192 cells are looked at on every window [prop]
+    moving_min_mv: float = 15.0  # mV off the pack; a cell that moves within what cells differ by is no finding [prop]
+    lowest_share_pct: float = 20.0  # % of rest rows (DOMAIN 7); ties are shared
+    lowest_mv: float = 15.0  # mV below the pack: in any pack some cell is the lowest; 5 sd of healthy cells [prop]
+    # spread on charge
+    spread_warn_mv: float = 100.0  # mV (DOMAIN 7)
+    spread_alarm_mv: float = 200.0  # mV (DOMAIN 7)
+    spread_own_days: float = 90.0  # d of the pack's own median (DOMAIN 7)
+    spread_own_factor: float = 2.0  # 1; the watch line is this times the own median ... [prop]
+    spread_watch_min_mv: float = 60.0  # mV; ... and never below what healthy 20 mV packs show averaged (30 mV), doubled
+    # self-discharge
+    leak_days: tuple[float, ...] = (7.0, 21.0)  # d of residuals looked at: fast for strong leaks, long for weak ones
+    leak_span_share: float = 0.6  # 1; share of those days that the windows must span
+    leak_min_windows: int = 6  # rests and slow charges of a fit [prop]
+    leak_min_mv_per_pct: float = 3.0  # mV per point; flatter, and a voltage says nothing of charge (DOMAIN 6)
+    leak_charge_c: float = 0.3  # C; on faster charges resistance hides what charge differs by [prop]
+    leak_floor_mv: float = 2.0  # mV; scatter of a window that no fit may undercut: 5.8 mV over 9 rows [prop]
+    leak_z: float = 5.0  # standard errors by which a leak differs from none: 192 cells a day, 1 in 1.7 million [prop]
+    leak_below_mv: float = (
+        10.0  # mV below the pack that a leaking cell lies; a balancing BMS moves cells by less [prop]
+    )
+    leak_fell_mv: float = 10.0  # mV that it fell by in the days looked at [prop]
+    leak_watch_ma: float = 10.0  # mA; a quarter of 100 Ohm on one cell (DOMAIN 7: 100 Ohm = 37 mA)
+    leak_warn_ma: float = 20.0  # mA; 0.5 Ah a day: a parked car loses 10 % of one cell in three weeks [prop]
+    leak_alarm_ma: float = 100.0  # mA; 2.4 Ah a day, beyond what balancing (30-100 mA) makes good [prop]
+    # limits, (watch, warn, alarm) of low and high, V; after the limits of cell makers, and GB/T 32960.3 order of alarms
+    nmc_limits_v: tuple[tuple[float, float, float], tuple[float, float, float]] = ((2.7, 2.5, 2.0), (4.28, 4.3, 4.4))
+    lfp_limits_v: tuple[tuple[float, float, float], tuple[float, float, float]] = ((2.3, 2.0, 1.8), (3.75, 3.8, 3.9))
+
 
 # --- temperature ------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TemperatureRules:
     """Module temperatures: spread, heat, rise, sensors."""
+
+    gap_s: float = 180.0  # s; rows further apart hold nothing (as dbt var logging_gap_s)
+    hold_s: float = 60.0  # s over which a temperature must last (DOMAIN 7)
+    hold_rows: int = 2  # rows it must show in: at 60 s rows a minute is two of them
+    min_sensors: int = 3  # sensors without which none can be told to be apart: of two, either may be wrong
+    spread_lines_k: tuple[float | None, float | None, float | None] = (
+        7.0,
+        10.0,
+        15.0,
+    )  # K from the median module; warn
+    # and alarm after DOMAIN 7, watch: twice what healthy modules show (1.6 K and 0.6 K of gradient, 1 K steps) [prop]
+    high_lines_c: tuple[float | None, float | None, float | None] = (45.0, 55.0, 60.0)  # degC (DOMAIN 7)
+    rise_lines_k_per_min: tuple[float | None, float | None, float | None] = (None, 3.0, None)  # K/min (DOMAIN 7)
+    rise_s: float = 120.0  # s over which a rise is taken (DOMAIN 7)
+    rise_rows: int = 2  # steps between rows it must consist of
+    rise_step_share: float = 0.7  # 1; a rise of which one step is more than this is a jump of the sensor [prop]
+    stuck_s: float = 21_600.0  # s (DOMAIN 7: 6 h)
+    stuck_moved_k: float = 3.0  # K by which the others move (DOMAIN 7)
+    jump_k: float = 10.0  # K between two messages (DOMAIN 7)
+    jump_gap_s: float = 60.0  # s; messages further apart may rightly differ by so much in a fire
+    sensor_exists_k: float = 2.0  # K by which a sensor must have moved on some day to exist: two of its steps [prop]
 
 
 # --- insulation -------------------------------------------------------------------------------------------------------
@@ -33,11 +110,42 @@ class TemperatureRules:
 class InsulationRules:
     """Insulation resistance in Ohm per volt."""
 
+    gap_s: float = 180.0  # s; after a longer silence the car has woken (as dbt var logging_gap_s)
+    wake_s: float = 60.0  # s after waking in which 0 means "not measured yet" (as dbt var insulation_wake_s)
+    min_voltage_v: float = 50.0  # V; no pack of a car has less: a voltage below is a broken row
+    held_rows: int = 3  # messages over which it must last ... (DOMAIN 7)
+    held_s: float = 10.0  # s; ... or so long (DOMAIN 7)
+    warn_ohm_per_v: float = 500.0  # Ohm/V (ISO 6469-3, alternating current; DOMAIN 7)
+    alarm_ohm_per_v: float = 100.0  # Ohm/V (ISO 6469-3, direct current; DOMAIN 7)
+
 
 # --- sensors ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class SensorRules:
     """Frozen signals, SoC jumps, low SoC, values that could be a fault or a sensor."""
+
+    gap_s: float = 180.0  # s; rows further apart hold nothing (as dbt var logging_gap_s)
+    held_rows: int = 3  # messages over which a value must last; one alone is noise (DOMAIN 3)
+    frozen_s: float = 120.0  # s (DOMAIN 3)
+    frozen_kmh: float = 5.0  # km/h (DOMAIN 3)
+    frozen_speeds: int = 2  # different speeds of a speed that changes
+    jump_pct: float = 3.0  # points (DOMAIN 3)
+    jump_warn_pct: float = 6.0  # points; twice that: a step that no rounding or anchoring explains [prop]
+    jump_s: float = 120.0  # s between the two messages (DOMAIN 3)
+    full_from_pct: float = 97.0  # %; a step up to here while charging is the BMS leading its SoC to full
+    smallest_capacity_ah: float = 55.0  # Ah; where the capacity is not known, the charge moved explains the most it can
+    low_s: float = 60.0  # s for which a SoC must stay low
+    soc_low_pct: float = 5.0  # %; below, cars limit their power and deep discharge is near [prop]
+    soc_empty_pct: float = 1.0  # %; the car stands [prop]
+    cell_min_v: float = 1.5  # V (DOMAIN 3)
+    cell_max_v: float = 4.5  # V (DOMAIN 3)
+    temp_max_c: float = 90.0  # degC (DOMAIN 3)
+    temp_min_c: float = -40.0  # degC (DOMAIN 3)
+    current_max_a: float = 600.0  # A (DOMAIN 3)
+    fault_s: float = 20.0  # s for which such a value must last ... [prop]
+    fault_rows: int = 10  # ... and messages: 30 rows of 1 s are a fault, a glitch of a few is not [prop]
+    wake_s: float = 60.0  # s after waking in which an insulation of 0 means "not measured yet"
+    insulation_zero_s: float = 1_800.0  # s of insulation 0 beyond waking that are no waiting any more [prop]
 
 
 # --- health, counters, fleet ------------------------------------------------------------------------------------------
@@ -87,6 +195,7 @@ class EpisodeRules:
 @dataclass(frozen=True)
 class QueueRules:
     """Score and length of the inspection queue."""
+
 
 
 @dataclass(frozen=True)
