@@ -11,7 +11,7 @@ from typing import Any
 
 from baas_dagster.anomaly.codes import CODES, Item
 
-__all__ = ["BLIND_CODES", "case_of", "codes_of_case", "detail_of"]
+__all__ = ["BLIND_CODES", "case_of", "codes_of_case", "detail_of", "is_of_case"]
 
 BLIND_CODES = frozenset({"DEVICE_SILENT", "PARTITION_GATED"})
 """Codes that say "this car cannot be seen", not "this car has a fault"."""
@@ -66,3 +66,19 @@ def codes_of_case(code: str) -> list[str]:
         return sorted(other for other, known in CODES.items() if known.item is item)
     cause = _ONE_CAUSE.get(code, code)
     return sorted(other for other in CODES if CODES[other].item is Item.CAR and _ONE_CAUSE.get(other, other) == cause)
+
+
+def is_of_case(episode: Mapping[str, Any], code: str | None, item_no: int | None) -> bool:
+    """True where an episode may tell of what a workshop names: a code and the number of a cell or module, either None.
+
+    A number without a code is a cell's. A number beside a code of the car says nothing more.
+    """
+    case = case_of(episode)
+    if code is None:
+        return item_no is None or case == f"cell {item_no}"
+    item = CODES[code].item
+    if item is Item.CAR:
+        return episode["code"] == code or case == case_of({"code": code})
+    if item_no is None:
+        return case == item.value or case.startswith(f"{item.value} ")
+    return case in (item.value, f"{item.value} {item_no}")
