@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -17,6 +18,7 @@ from polars.testing import assert_frame_equal
 from baas_dagster.anomaly.episodes import EPISODE_SCHEMA
 from baas_dagster.anomaly.ranking import QUEUE_SCHEMA, inspection_queue, ranking
 from baas_dagster.anomaly.rules import RULES, QueueRules
+from baas_dagster.settings import PROJECT_ROOT
 
 AS_OF = datetime(2024, 3, 31, 18)
 QUEUE = RULES.queue
@@ -346,3 +348,9 @@ def test_weights_that_would_turn_severities_round_are_refused() -> None:
         QueueRules(weight_growth=20.0)
     with pytest.raises(ValueError, match="a step of severity_points"):
         replace(QUEUE, severity_points=(10.0, 70.0, 80.0))
+
+
+def test_the_published_weights_are_those_of_the_score() -> None:
+    text = (PROJECT_ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    published = {name: float(points) for name, points in re.findall(r"^\| (\w+) \| (\d+) \|", text, flags=re.MULTILINE)}
+    assert published == QUEUE.weights
