@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 __all__ = [
-    "RULES", "AnomalyRules", "CellRules", "EpisodeRules", "HealthRules", "InsulationRules", "QueueRules", "SensorRules",
-    "TemperatureRules",
+    "RULES", "AnomalyRules", "CellRules", "EpisodeRules", "HealthRules", "InsulationRules", "OutcomeRules",
+    "QueueRules", "SensorRules", "TemperatureRules",
 ]  # fmt: skip
 
 
@@ -194,7 +194,85 @@ class EpisodeRules:
 # --- queue ------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class QueueRules:
-    """Score and length of the inspection queue."""
+    """Score and length of the inspection queue.
+
+    The score is a sum of components, each 0 to 1 times its weight; the weights add up to 100 points. A step of severity
+    is worth as much as everything else together, so that the order never contradicts the severity table; within a
+    severity the rest decides. ValueError where replaced numbers break that.
+    """
+
+    # --- weights: points of a component that is 1 ---
+    severity_points: tuple[float, float, float] = (10.0, 40.0, 70.0)  # of the worst proven case at severity 1, 2, 3:
+    # steps of 30 to 2 and to 3, what all other components weigh together [prop]
+    weight_growth: float = 6.0  # what gets worse cannot wait for the next list: the most after severity [prop]
+    weight_blindness: float = 8.0  # a car that nobody can see ranks beside one that is watched (severity 1, 10 points
+    # and what it gathers), far below what is proven (severity 2, 40 points) [prop]
+    weight_cases: float = 5.0  # independent cases in one car: one visit answers them all [prop]
+    weight_excess: float = 3.0  # how far beyond its line: already told by severity, orders within one [prop]
+    weight_persistence: float = 3.0  # seen in many windows: less likely a whim of the data [prop]
+    weight_exposure: float = 2.0  # parked full ages cells and makes a fault's outcome worse; no fault by itself [prop]
+    weight_heat: float = 2.0  # the same of heat [prop]
+    weight_age: float = 1.0  # an old case moves up slowly, so that nothing waits for ever [prop]
+
+    # --- what makes a component 1 ---
+    growth_days: float = 30.0  # d; a case that grows by its own line in that time: until the next monthly list [prop]
+    growth_told: float = (
+        0.1  # 1; of its line in that time from which the reasons say "getting worse": less is noise [prop]
+    )
+    half_windows: float = 10.0  # windows seen that make persistence a half: three times what severity 2 needs [prop]
+    high_soc_share_full: float = 0.5  # 1; of the parked hours at >= 95 % SoC: a car charged full every night [prop]
+    hot_share_full: float = 0.2  # 1; of the hours at >= 35 degC: five hours of each day [prop]
+    age_full_days: float = 180.0  # d a case is open: half a year is longer than any visit is put off [prop]
+
+    # --- what cannot be seen ---
+    silent_from_days: float = 7.0  # d without data that count for nothing: a holiday [prop]
+    silent_full_days: float = 60.0  # d without data after which a car is not seen at all: two monthly deliveries [prop]
+    data_days_enough: int = 9  # days with data of the last 90 from which a car counts as seen: three a month give the
+    # three windows that severity 2 needs within a month [prop]
+    blind_when_silent: float = 0.6  # 1; least blindness of an open DEVICE_SILENT [prop]
+    blind_when_gated: float = 0.6  # 1; ... and of an open PARTITION_GATED: a month of unknown content [prop]
+    blind_when_hiding: float = 1.0  # 1; ... of either at severity 2: it hides what another episode needs (DOMAIN 7)
+    blind_listed: float = 0.5  # 1; blindness from which a car is on the list for that alone: all cell codes unjudged
+    family_weights: tuple[tuple[str, float], ...] = (  # 1; what not judging a family weighs: cells and temperature are
+        ("cells", 0.5), ("temperature", 0.25), ("insulation", 0.15), ("charge", 0.05), ("health", 0.05),
+    )  # fmt: skip
+    # where fires begin and insulation where people get hurt; counters and health are money [prop]
+
+    # --- length ---
+    places_min: int = 5  # cars on the list of a small fleet: about one workshop's slots of a week [prop]
+    places_share: float = 0.05  # 1; of the fleet a month. Serious faults are 0.04-0.08 % of cars a year (DOMAIN 7) and
+    # small ones some per cent; healthy cars raise up to 1 false episode in 100 car-months, so 5 % is room for
+    # all of these and still a list that is worked off. Severity 3 does not take a place [prop]
+
+    # --- words ---
+    reasons_max: int = 4  # cases that are told; the others are counted [prop]
+    replace_severity: int = 2  # from here on low health means a new pack: its interval lies below the line (DOMAIN 7)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Component -> its weight in points; together 100."""
+        return {
+            "severity": self.severity_points[2], "cases": self.weight_cases, "excess": self.weight_excess,
+            "growth": self.weight_growth, "persistence": self.weight_persistence, "exposure": self.weight_exposure,
+            "heat": self.weight_heat, "blindness": self.weight_blindness, "age": self.weight_age,
+        }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        first, second, third = self.severity_points
+        weights = self.weights
+        rest = sum(weights.values()) - third
+        if min(weights.values()) < 0 or min(second - first, third - second) < rest - 1e-9 or first <= 0:
+            raise ValueError(f"a step of severity_points is worth less than the {rest:g} points of all other weights")
+
+
+# --- outcomes ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class OutcomeRules:
+    """What workshops found, against what the list had said."""
+
+    match_days: float = 365.0  # d; an episode that closed longer before the visit did not foretell it [prop]
+    precision_min_n: int = 10  # visits below which no precision is told: 9 of 9 still allows 77 % (Wilson, 90 %)
+    z90: float = 1.645  # standard normal quantile of a two-sided 90 % interval
 
 
 
@@ -209,6 +287,7 @@ class AnomalyRules:
     health: HealthRules = field(default_factory=HealthRules)
     episodes: EpisodeRules = field(default_factory=EpisodeRules)
     queue: QueueRules = field(default_factory=QueueRules)
+    outcomes: OutcomeRules = field(default_factory=OutcomeRules)
 
 
 RULES = AnomalyRules()

@@ -21,6 +21,8 @@ ALLOWED = {
     "telemetry": {"settings", "durable"},
     "mileage": set(),
     "battery": set(),
+    "anomaly": set(),
+    "outcomes": {"settings", "durable", "anomaly.codes", "anomaly.outcomes"},
     "schemas": {"telemetry", "settings"},
     "simulator": {"telemetry.columns"},
     "resources": {"settings", "durable", "partitions", "telemetry"},
@@ -29,8 +31,8 @@ ALLOWED = {
     "intake": {"settings", "partitions", "progress", "resources", "state", "telemetry"},
 }
 WITHOUT_DAGSTER = (
-    "settings", "durable", "progress", "telemetry", "mileage", "battery", "schemas", "simulator", "state", "intake",
-    "released",
+    "settings", "durable", "progress", "telemetry", "mileage", "battery", "anomaly", "outcomes", "schemas", "simulator",
+    "state", "intake", "released",
 )  # fmt: skip
 
 
