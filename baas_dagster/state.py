@@ -23,8 +23,8 @@ from pathlib import Path
 
 import duckdb
 
+from baas_dagster import outcomes as ledger
 from baas_dagster.partitions import KST, PartitionId, device_of
-from baas_dagster.outcomes import read_outcomes
 from baas_dagster.released import Releases
 from baas_dagster.resources import code_hash, insert
 from baas_dagster.settings import DBT_PROJECT, Settings
@@ -72,6 +72,10 @@ class CodeVersions:
     fleet: str
 
 
+_NO_EVIDENCE = {"episodes", "ranking", "cases", "outcomes", "codes", "health", "fleet"}
+"""Modules of `anomaly` that see no rows."""
+
+
 @lru_cache(maxsize=1)
 def code_versions() -> CodeVersions:
     """Hashes of the source files behind each unit. A file that only shows or schedules is in none of them."""
@@ -88,11 +92,7 @@ def code_versions() -> CodeVersions:
     evidence = [
         models / "staging",
         macros,
-        *(
-            p
-            for p in sorted(anomaly.glob("*.py"))
-            if p.stem not in {"episodes", "ranking", "outcomes", "codes", "health"}
-        ),
+        *(p for p in sorted(anomaly.glob("*.py")) if p.stem not in _NO_EVIDENCE),
     ]
     return CodeVersions(
         parser=code_hash(*parser),
@@ -225,7 +225,7 @@ def load(connection: duckdb.DuckDBPyConnection, settings: Settings) -> State:
         "select unit, key, fingerprint, status, reason from ops.unit_state"
     ).fetchall():
         held[Unit(unit)][key] = (fingerprint, status, reason)
-    reported = read_outcomes(settings.outcomes)
+    reported = ledger.read(settings.outcomes).fingerprints()
     inputs = _Inputs(
         numbers=settings.numbers_hash(),
         slices={name: sorted(content) for name, content in slices.items()},
@@ -241,8 +241,8 @@ def load(connection: duckdb.DuckDBPyConnection, settings: Settings) -> State:
         decided=dict(connection.execute("select device_no, content from ops.device_setting").fetchall()),
         released=_released(connection, Releases(settings.released)),
         active=json.dumps(Releases(settings.released).active(), sort_keys=True),
-        outcomes=reported.by_device(),
-        all_outcomes=reported.content(),
+        outcomes=reported.by_device,
+        all_outcomes=reported.everything,
         delivered=connection.execute(
             "select md5(string_agg(path || coalesce(sha256, ''), '|' order by path)) from ops.landing_file"
         ).fetchall()[0][0],

@@ -246,12 +246,7 @@ def _outliers(windows: pl.DataFrame, rules: CellRules) -> Iterator[dict[str, Any
     # a long window is no better than its systematic part: weights are capped
     weights = np.minimum(windows["n"].to_numpy().astype(np.float64), rules.weight_cap)
     pooled = _trailing(residual, weights, rules.pooled_windows)
-    sigma = np.full((len(pooled), 1), np.nan)
-    known = np.isfinite(pooled).any(axis=1)
-    if known.any():
-        middle = np.nanmedian(pooled[known], axis=1, keepdims=True)
-        sigma[known] = 1.4826 * np.nanmedian(np.abs(pooled[known] - middle), axis=1, keepdims=True)
-    sigma = np.maximum(sigma, rules.sigma_floor_mv)
+    sigma = _sigma(pooled, rules)
     z = np.abs(pooled) / sigma
     needed = np.maximum(_fdr_z(z, rules.false_discovery_rate), rules.outlier_z)[:, None]
     crossed = z >= needed
@@ -280,6 +275,16 @@ def _outliers(windows: pl.DataFrame, rules: CellRules) -> Iterator[dict[str, Any
                     sort_keys=True,
                 ),
             }
+
+
+def _sigma(pooled: F64, rules: CellRules) -> F64:
+    """(windows, 1) robust standard deviation over the cells of a pack, mV; not below what a step of 20 mV leaves."""
+    sigma = np.full((len(pooled), 1), np.nan)
+    known = np.isfinite(pooled).any(axis=1)
+    if known.any():
+        middle = np.nanmedian(pooled[known], axis=1, keepdims=True)
+        sigma[known] = 1.4826 * np.nanmedian(np.abs(pooled[known] - middle), axis=1, keepdims=True)
+    return np.maximum(sigma, rules.sigma_floor_mv)
 
 
 def _fdr_z(z: F64, rate: float) -> F64:
@@ -333,7 +338,7 @@ def _lowest(windows: pl.DataFrame, rests: pl.DataFrame, rules: CellRules) -> Ite
     k = rules.pooled_windows
     pooled, level = _trailing(share, weights, k), _trailing(residual, weights, k)
     falling = _moving(residual, rests, rules) & (residual < 0)
-    below = (level <= -rules.lowest_mv) | falling
+    below = (level <= -np.maximum(rules.lowest_mv, rules.lowest_z * _sigma(level, rules))) | falling
     crossed = (pooled >= rules.lowest_share_pct) & below
     for cell in np.flatnonzero(crossed.any(axis=0)):
         for i in np.flatnonzero(np.isfinite(pooled[:, cell])):

@@ -340,14 +340,24 @@ def _texts(case: _Case, language: str, unknown: str) -> list[str]:
         template: str = getattr(code, language)
         item = episode["cell_no"] or episode["module_no"] or unknown
         text = template.format(item=item, value=_figure(episode["value"], code.unit))
-        channel = detail_of(episode).get("channel") if episode["code"] == "FAULT_OR_SENSOR" else None
-        if channel:
-            text = f"{text} ({channel})"
+        if episode["code"] == "FAULT_OR_SENSOR":
+            text = template.format(value=_fault(detail_of(episode)))
         head, placeholder, _ = template.partition("{item}")
         said = f"{head}{item}".lstrip() if placeholder else ""
         texts.append(text[len(said) :].lstrip(" :") if texts and said and said == start else text)
         start = start or said
     return texts
+
+
+def _fault(detail: dict[str, Any]) -> str:
+    """What lies outside: channel, which cell or module, the limit and the figure."""
+    number = detail.get("cell_no") or detail.get("module_no")
+    named = f"{detail.get('channel', '')} {number}" if number else str(detail.get("channel", ""))
+    if "value" not in detail:
+        return named
+    return f"{named}, {detail.get('what', '')} {_number(detail.get('limit')):g}: {_number(detail['value']):g}".strip(
+        " ,"
+    )
 
 
 def _figure(value: float | None, unit: str) -> str:

@@ -51,7 +51,10 @@ class CellRules:
     moving_z: float = 5.0  # standard errors: 192 cells are looked at on every window [prop]
     moving_min_mv: float = 15.0  # mV off the pack; a cell that moves within what cells differ by is no finding [prop]
     lowest_share_pct: float = 20.0  # % of rest rows (DOMAIN 7); ties are shared
-    lowest_mv: float = 15.0  # mV below the pack: in any pack some cell is the lowest; 5 sd of healthy cells [prop]
+    lowest_mv: float = 15.0  # mV below the pack: in any pack some cell is the lowest; 5 sd of healthy cells [prop] ...
+    lowest_z: float = (
+        2.5  # ... and this many robust sd of the pack's own cells: some packs are wider (01290000001) [prop]
+    )
     # spread on charge
     spread_warn_mv: float = 100.0  # mV (DOMAIN 7)
     spread_alarm_mv: float = 200.0  # mV (DOMAIN 7)
@@ -273,7 +276,6 @@ class OutcomeRules:
     match_days: float = 365.0  # d; an episode that closed longer before the visit did not foretell it [prop]
     precision_min_n: int = 10  # visits below which no precision is told: 9 of 9 still allows 77 % (Wilson, 90 %)
     z90: float = 1.645  # standard normal quantile of a two-sided 90 % interval
-
 
 
 @dataclass(frozen=True)

@@ -152,25 +152,25 @@ def _faults(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
                 what=what,
                 limit=abs(limit),
                 value=round(abs(value), 3),
-                item=_item(rows, what, int(worst)),
+                **_item(rows, what, int(worst)),
             )
 
 
-def _item(rows: Rows, what: str, row: int) -> str | None:
-    """The cell or module that a value is of."""
-    source = rows.cell_mv if what.startswith("cell") else rows.module_temp_dc if what.startswith("module") else None
+def _item(rows: Rows, what: str, row: int) -> dict[str, Any]:
+    """The channel that a value is of, and its cell or module."""
+    channel = next((c for word, c in _CHANNELS if what.startswith(word)), "current")
+    source = {"cells": rows.cell_mv, "temperature": rows.module_temp_dc}.get(channel)
     if source is None:
-        return None
+        return {"channel": channel}
     there = source[row] != NO_VALUE
-    if not there.any():
-        return None
     values = source[row].astype(np.int64)
-    place = (
-        np.where(there, values, 10**9).argmin()
-        if what.endswith("below")
-        else np.where(there, values, -(10**9)).argmax()
-    )
-    return f"{what.split()[0]} {int(place) + 1}"
+    is_low = what.endswith("below")
+    place = np.where(there, values, 10**9).argmin() if is_low else np.where(there, values, -(10**9)).argmax()
+    name = "cell_no" if channel == "cells" else "module_no"
+    return {"channel": channel, name: int(place) + 1 if there.any() else None}
+
+
+_CHANNELS = (("cell", "cells"), ("module", "temperature"), ("insulation", "insulation"))
 
 
 # --- STITCHED ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from baas_dagster import outcomes as ledger
 from baas_dagster.anomaly.cells import CELL_MONTH_SCHEMA, cell_months
 from baas_dagster.anomaly.detector import WINDOW_SCHEMA, Context
 from baas_dagster.anomaly.episodes import EPISODE_SCHEMA, episodes
@@ -36,7 +37,6 @@ from baas_dagster.assets.common import (
 from baas_dagster.assets.marts import raw_files
 from baas_dagster.battery.curve import SOC_PCT
 from baas_dagster.checks import check_spec, report
-from baas_dagster.outcomes import read_outcomes
 from baas_dagster.partitions import DEVICES, PARTITIONS, PartitionId
 from baas_dagster.progress import Progress, step
 from baas_dagster.released import Releases
@@ -287,14 +287,12 @@ def anomaly_chain(
     with warehouse.open() as connection, step(progress, "episodes", len(devices), "devices"):
         known = cars(connection)
         slopes = ocv_slopes(known.values(), settings)
-        outcomes = read_outcomes(settings.outcomes)
+        reported = ledger.read(settings.outcomes).outcomes
         before = _open_episodes(connection, devices)
         releases = Releases(settings.released)
         for device in devices:
             car = known.get(device, Car(device))
-            found = _made(
-                connection, _context(connection, car, releases, slopes), closing_dates(outcomes.lines, device)
-            )
+            found = _made(connection, _context(connection, car, releases, slopes), closing_dates(reported, device))
             made.append(found)
             opened = set(found.episodes.filter(pl.col("closed_at").is_null())["anomaly_id"])
             shown[device] = {

@@ -101,7 +101,10 @@ PUBLISHED: tuple[Published, ...] = (
     Published("anomaly_coverage", "select device_no, code, reason from stitched.anomaly_coverage", "device_no, code"),
     Published("inspection_queue", "select * from stitched.inspection_queue", "rank"),
     Published("inspection_outcome", "select * from stitched.inspection_outcome", "device_no, inspected_on, outcome_id"),
-    Published("rejected_outcome", "select * from stitched.rejected_outcome", "source_file, source_row, reason"),
+    Published("inspection_precision", "select * from stitched.inspection_precision", "scope"),
+    Published(
+        "rejected_outcome", "select * from stitched.rejected_outcome", "file_name, source_row nulls first, reason"
+    ),
     Published("fct_site_usage", "select * from stitched.site_usage", "site_id, weekday, hour"),
     Published("released_version", "select * from ops.released_version", "kind, chemistry, pack_type, version_id"),
     Published(
@@ -256,7 +259,8 @@ def publish_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings, 
 
 
 _LATER = {
-    "fct_anomaly", "fct_cell_monthly", "anomaly_coverage", "inspection_queue", "inspection_outcome", "rejected_outcome",
+    "fct_anomaly", "fct_cell_monthly", "anomaly_coverage", "inspection_queue", "inspection_outcome",
+    "inspection_precision", "rejected_outcome",
 }  # fmt: skip
 """Tables that the first episodes bring."""
 

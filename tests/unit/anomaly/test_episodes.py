@@ -123,7 +123,7 @@ def test_what_is_urgent_opens_at_once() -> None:
 
 def test_a_rise_beside_heat_is_severity_three() -> None:
     rise = track([4.0, 4.0], code="TEMP_RISE", lines=(None, 3.0, None))
-    assert [r[1] for r in rows(rise)] == [1]
+    assert [r[1] for r in rows(rise)] == [2]
     heat = track([58.0], code="TEMP_HIGH", lines=(45, 55, 60))
     assert [(r[0], r[1]) for r in rows(pl.concat([rise, heat]))] == [("TEMP_RISE", 3)]
 
