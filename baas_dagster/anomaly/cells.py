@@ -335,7 +335,7 @@ def _lowest(windows: pl.DataFrame, rests: pl.DataFrame, rules: CellRules) -> Ite
     if not len(share) or share.shape != residual.shape:
         return
     weights = np.minimum(windows["n"].to_numpy().astype(np.float64), rules.weight_cap)
-    k = rules.pooled_windows
+    k = rules.lowest_windows
     pooled, level = _trailing(share, weights, k), _trailing(residual, weights, k)
     falling = _moving(residual, rests, rules) & (residual < 0)
     below = (level <= -np.maximum(rules.lowest_mv, rules.lowest_z * _sigma(level, rules))) | falling
@@ -560,8 +560,8 @@ def _unjudged(windows: pl.DataFrame, context: Context) -> dict[str, str]:
     found = {}
     if max(rests.height, charges.height) < rules.pooled_windows:
         found["CELL_OUTLIER"] = f"fewer than {rules.pooled_windows} rests and steady charges"
-    if rests.height < rules.pooled_windows:
-        found["CELL_LOWEST"] = f"fewer than {rules.pooled_windows} rests with cell voltages"
+    if rests.height < rules.lowest_windows:
+        found["CELL_LOWEST"] = f"fewer than {rules.lowest_windows} rests with cell voltages"
     if charges.is_empty():
         found["CELL_SPREAD"] = "no charge at a steady current"
     slope = context.ocv_slope

@@ -51,6 +51,7 @@ class CellRules:
     moving_z: float = 5.0  # standard errors: 192 cells are looked at on every window [prop]
     moving_min_mv: float = 15.0  # mV off the pack; a cell that moves within what cells differ by is no finding [prop]
     lowest_share_pct: float = 20.0  # % of rest rows (DOMAIN 7); ties are shared
+    lowest_windows: int = 6  # rests whose rows are counted: rests of one or two rows tie by their 20 mV steps [prop]
     lowest_mv: float = 15.0  # mV below the pack: in any pack some cell is the lowest; 5 sd of healthy cells [prop] ...
     lowest_z: float = (
         2.5  # ... and this many robust sd of the pack's own cells: some packs are wider (01290000001) [prop]

@@ -23,11 +23,11 @@ ALLOWED = {
     "battery": set(),
     "anomaly": set(),
     "outcomes": {"settings", "durable", "anomaly.codes", "anomaly.outcomes"},
-    "schemas": {"telemetry", "settings"},
+    "schemas": {"telemetry", "settings", "anomaly"},
     "simulator": {"telemetry.columns"},
     "resources": {"settings", "durable", "partitions", "telemetry"},
     "released": {"durable"},
-    "state": {"settings", "partitions", "released", "resources", "telemetry"},
+    "state": {"settings", "outcomes", "partitions", "released", "resources", "telemetry"},
     "intake": {"settings", "partitions", "progress", "resources", "state", "telemetry"},
 }
 WITHOUT_DAGSTER = (
