@@ -150,7 +150,7 @@ PLATFORM_TABLES: tuple[Table, ...] = (
             Column(
                 "evidence",
                 "varchar",
-                "What a mechanic asks for, as JSON: lines, the worst and the last windows with their time ranges, details.",
+                "What a mechanic asks for, as JSON: lines, the worst and last windows with time ranges, details.",
             ),
             Column("clears_when", "varchar", "What would close it."),
         ),

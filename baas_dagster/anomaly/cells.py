@@ -284,7 +284,7 @@ def _sigma(pooled: F64, rules: CellRules) -> F64:
     if known.any():
         middle = np.nanmedian(pooled[known], axis=1, keepdims=True)
         sigma[known] = 1.4826 * np.nanmedian(np.abs(pooled[known] - middle), axis=1, keepdims=True)
-    return np.maximum(sigma, rules.sigma_floor_mv)
+    return np.asarray(np.maximum(sigma, rules.sigma_floor_mv))
 
 
 def _fdr_z(z: F64, rate: float) -> F64:

@@ -101,7 +101,8 @@ CODES: dict[str, Code] = {
         is_at_once=True,
     ),
     "POWER_FADE": Code(
-        _CAR, Family.HEALTH, "1", "resistance is {value} x that of its type", "내부 저항이 동일 차종의 {value}배"
+        _CAR, Family.HEALTH, "1", "power has faded: resistance or limit {value} x worse than its type or start",
+        "출력 저하: 저항 또는 출력 한계가 기준 대비 {value}배 나쁨",
     ),
     "SOC_BIAS": Code(
         _CAR, Family.HEALTH, "points", "SoC is {value} points off the rest voltage",

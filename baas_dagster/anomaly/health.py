@@ -124,6 +124,21 @@ def _power_fade(rows: list[_Row], context: Context, rules: HealthRules) -> Itera
         )  # fmt: skip
 
 
+def _power_limit(rows: list[_Row], context: Context, rules: HealthRules) -> Iterator[_Row]:
+    """Discharge power that the BMS allows, against the type's at the same temperature and SoC; told as 1 / share."""
+    said: Mapping[str, Any] = (context.baseline or {}).get("acceptable_discharge_p90_kw", {})
+    by_month: dict[str, list[float]] = {}
+    for row in rows:
+        typical = said.get(f"{row['temperature_from_c'] or 0:g}/{row['soc_from_pct'] or 0:g}", {}).get("p50")
+        allowed, in_band = row.get("acceptable_discharge_p90_kw"), row.get("temperature_from_c") is not None
+        if typical and allowed and in_band and row.get("soc_from_pct") is not None:
+            by_month.setdefault(row["measured_month"], []).append(typical / allowed)
+    for month in sorted(by_month):
+        ratio = float(np.median(by_month[month]))
+        detail = {"against": "type", "figure": "acceptable discharge power", "bands": len(by_month[month])}
+        yield _reading("POWER_FADE", month, ratio, (None, 1 / rules.power_limit_share, None), detail=detail)
+
+
 def _soc_bias(months: list[_Row], rules: HealthRules) -> Iterator[_Row]:
     """BMS SoC after rest off the rest-voltage SoC by more than 5 points, interval clear of 3 (DOMAIN 7)."""
     for row in months:
@@ -179,6 +194,7 @@ def _readings(_windows: pl.DataFrame, context: Context) -> pl.DataFrame:
             *_soh_low(months, rules),
             *_soh_fade(months, context, rules),
             *_power_fade(power, context, rules),
+            *_power_limit(power, context, rules),
             *_soc_bias(months, rules),
             *_counters(audit),
             *_gated(context),

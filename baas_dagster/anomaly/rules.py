@@ -164,6 +164,9 @@ class HealthRules:
     power_min_n: int = 30  # current steps of a month and band that make a resistance (as dbt var power_step_min_n)
     power_watch: float = 1.35  # 1; resistance against type or start that is watched: half-way to the warning [prop]
     power_warn: float = 1.5  # 1; ... and warned of (DOMAIN 7)
+    power_limit_share: float = 0.7  # 1; acceptable power against the type's that is warned of (DOMAIN 7)
+    baseline_min_cars: int = 5  # cars of a type whose median makes a line: two ill ones do not move it far [prop]
+    baseline_min_slopes: int = 10  # cars whose slopes make a 10th percentile
     own_start_months: int = (
         3  # first months of a band that are the car's own start: seasons pass within the band [prop]
     )
