@@ -92,7 +92,11 @@ def inspection_queue(
         has_marts = {"marts.fct_soc_daily", "marts.fct_exposure_monthly"} <= there
         exposure = query(connection, _EXPOSURE, [_HOT_C]) if has_marts else pl.DataFrame(schema=_NO_EXPOSURE)
         coverage = query(connection, _COVERAGE, [as_of])
-        order = ranking(everything, exposure, coverage, as_of, RULES.queue)  # type: ignore[arg-type]
+        # an outcome may be younger than the last delivery: what it closed is closed
+        current = everything.with_columns(
+            pl.when(pl.col("closed_at").is_not_null()).then(pl.min_horizontal("closed_at", pl.lit(as_of)))
+        )
+        order = ranking(current, exposure, coverage, as_of, RULES.queue)  # type: ignore[arg-type]
         # cars without a finding are no queue; those beyond the length of the list stay in their order
         queue = order.filter((pl.col("top_severity") > 0) | pl.col("is_listed"))
         reported = ledger.read(settings.outcomes)
