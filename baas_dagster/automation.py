@@ -55,7 +55,7 @@ class Stage:
 
 INTAKE = Stage("intake", (), ("landing_files",), "What arrived: catalogue and delivered slices.")
 RELEASE = Stage("release", (), ("released_versions",), "Learn fleet versions (OCV curves); activate them where asked.")
-_BY_PARTITION = {Unit.RAW_BMS, Unit.RAW_GPS, Unit.LOCAL}
+_BY_PARTITION = {Unit.RAW_BMS, Unit.RAW_GPS, Unit.LOCAL, Unit.EVIDENCE}
 
 
 def build_stages(local: Sequence[str], stitched: Sequence[str], health: Sequence[str]) -> tuple[Stage, ...]:
@@ -64,9 +64,16 @@ def build_stages(local: Sequence[str], stitched: Sequence[str], health: Sequence
         Stage("raw", (Unit.RAW_BMS, Unit.RAW_GPS), ("raw_bms", "raw_gps"), "Raw partitions, checked."),
         Stage("decide", (Unit.DECISION,), ("device_decision",), "What each device is."),
         Stage("local", (Unit.LOCAL,), tuple(local), "Staging views and local pieces."),
+        Stage("evidence", (Unit.EVIDENCE,), ("anomaly_evidence",), "What the detectors see in each month, checked."),
         Stage("stitch", (Unit.DEVICE,), tuple(stitched), "Marts of whole devices, checked."),
         Stage("health", (Unit.HEALTH,), tuple(health), "Capacity and state of health of whole devices, checked."),
-        Stage("publish", (Unit.FLEET,), ("charging_sites", "published_snapshot"), "Sites, and what BI tools read."),
+        Stage("anomalies", (Unit.ANOMALY,), ("anomaly_chain",), "Episodes of whole devices, checked."),
+        Stage(
+            "publish",
+            (Unit.FLEET,),
+            ("charging_sites", "inspection_queue", "published_snapshot"),
+            "Sites, the inspection queue, and what BI tools read.",
+        ),
     )
 
 

@@ -18,6 +18,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs: `baas --help`
 __all__ = ["app", "run_chain", "simulate_fleet"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+outcome_app = typer.Typer(no_args_is_help=True, help="What workshops found: the ledger that closes cases.")
+app.add_typer(outcome_app, name="outcome")
 console = Console()
 errors = Console(stderr=True)
 
@@ -249,6 +252,66 @@ def release_versions(settings: Settings, *, activate: bool) -> int:
         )
     console.print(table)
     return 1 if done.errors else 0
+
+
+@outcome_app.command("add")
+def outcome_add(
+    device: Annotated[str, typer.Option(help="Device number, 11 digits.")],
+    date: Annotated[str, typer.Option(help="Day of the inspection (KST), YYYY-MM-DD.")],
+    finding: Annotated[str, typer.Option(help="confirmed, replaced, repaired, no_fault or inconclusive.")],
+    code: Annotated[str | None, typer.Option(help="Anomaly code that was looked for, as in fct_anomaly.")] = None,
+    cell: Annotated[str | None, typer.Option(help="Number of the cell, or of the module for a TEMP_ code.")] = None,
+    note: Annotated[str | None, typer.Option(help="Anything else the workshop says.")] = None,
+) -> None:
+    """Append what a workshop found to the ledger; the next run takes it in."""
+    settings = _settings()
+    from datetime import datetime
+
+    from baas_dagster.outcomes import BadOutcome, add, outcome_of
+    from baas_dagster.partitions import KST
+
+    texts = {
+        "device_no": device, "inspected_on": date, "finding": finding, "code": code, "cell_no": cell, "note": note,
+    }  # fmt: skip
+    options = {"device_no": "--device", "inspected_on": "--date", "cell_no": "--cell"}
+    try:
+        outcome = outcome_of(texts)
+        if outcome.inspected_on > datetime.now(KST).date():
+            raise BadOutcome("inspected_on", f"inspected_on {date!r} is in the future")
+    except BadOutcome as problem:
+        hint = options.get(problem.column, f"--{problem.column}")
+        raise typer.BadParameter(str(problem), param_hint=hint) from None
+    path = add(settings.outcomes, outcome)
+    console.print(f"added to {path}" if path else "the ledger says so already", highlight=False, soft_wrap=True)
+
+
+@outcome_app.command("list")
+def outcome_list(
+    device: Annotated[str | None, typer.Option(help="Only this device number.")] = None,
+) -> None:
+    """What the ledger says, and its lines that cannot be used (exit code 1 where there are some)."""
+    settings = _settings()
+    import polars as pl
+
+    from baas_dagster.outcomes import read
+    from baas_dagster.partitions import is_device_no
+
+    if device is not None and not is_device_no(device):
+        raise typer.BadParameter(f"{device!r} is not 11 digits", param_hint="--device")
+    ledger = read(settings.outcomes)
+    shown = ledger.outcomes if device is None else ledger.outcomes.filter(pl.col("device_no") == device)
+    table = Table(title="Outcomes")
+    for name in ("day", "device", "finding", "code", "cell", "note", "from"):
+        table.add_column(name, no_wrap=name in ("day", "device"), overflow="fold")
+    for row in shown.sort("inspected_on", "device_no", "outcome_id").iter_rows(named=True):
+        texts = (row[name] for name in ("inspected_on", "device_no", "finding", "code", "cell_no", "note"))
+        cells = ["" if text is None else escape(str(text)) for text in texts]
+        table.add_row(*cells, escape(f"{row['source_file']}:{row['source_row']}"))
+    console.print(table)
+    for name, line, reason, text in ledger.rejected.iter_rows():
+        where = name if line is None else f"{name} line {line}"
+        errors.print(f"- {where}: {reason}: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(1 if ledger.rejected.height else 0)
 
 
 @app.command()

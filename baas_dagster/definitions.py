@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from baas_dagster.assets.anomalies import anomaly_chain, anomaly_evidence
 from baas_dagster.assets.battery import battery_chain
 from baas_dagster.assets.decisions import device_decision
 from baas_dagster.assets.landing import landing_files
 from baas_dagster.assets.marts import build_health_models, build_local_models, build_mart_models, odometer_chain
 from baas_dagster.assets.publish import published_snapshot
+from baas_dagster.assets.queue import inspection_queue
 from baas_dagster.assets.raw import raw_bms, raw_gps
 from baas_dagster.assets.release import released_versions
 from baas_dagster.assets.sites import charging_sites
@@ -61,7 +63,10 @@ def build(settings: Settings, progress: Progress | None = None) -> Platform:
             mart_models,
             battery_chain,
             health_models,
+            anomaly_evidence,
+            anomaly_chain,
             charging_sites,
+            inspection_queue,
             released_versions,
             published_snapshot,
         ],

@@ -5,6 +5,7 @@ create schema if not exists stitched;
 create schema if not exists staging;
 create schema if not exists intermediate;
 create schema if not exists marts;
+create schema if not exists evidence;
 
 -- One row per path in the landing; size and mtime spare hashing a file that has not changed.
 create table if not exists ops.landing_file (

@@ -37,7 +37,7 @@ from baas_dagster.telemetry.columns import TableKind, lake_schema
 
 __all__ = [
     "Dbt", "DbtFailed", "Lake", "Warehouse", "WarehouseBusy", "code_hash", "dbt_manifest", "insert", "query",
-    "replace_table",
+    "replace_frame", "replace_table",
 ]  # fmt: skip
 
 
@@ -226,6 +226,13 @@ def replace_table(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.Da
     connection.register("new_rows", rows.to_arrow())
     connection.execute(f"delete from {table}")
     connection.execute(f"insert into {table} by name select * from new_rows")
+    connection.unregister("new_rows")
+
+
+def replace_frame(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFrame) -> None:
+    """Replace a platform table by a frame: rows and columns."""
+    connection.register("new_rows", rows.to_arrow())
+    connection.execute(f"create or replace table {table} as select * from new_rows")
     connection.unregister("new_rows")
 
 

@@ -142,12 +142,12 @@ class Chain:
             wanted = state.wanted[unit]
             if unit is Unit.FLEET:
                 keys = [FLEET_KEY] if parts or named else []
-            elif unit in (Unit.DECISION, Unit.DEVICE, Unit.HEALTH):
+            elif unit in (Unit.DECISION, Unit.DEVICE, Unit.HEALTH, Unit.ANOMALY):
                 keys = sorted(devices)
             else:
                 keys = [p.key for p in parts]
             found += [WorkItem(unit, key, wanted[key], "asked for") for key in keys if key in wanted]
-            if unit is Unit.LOCAL:
+            if unit in (Unit.LOCAL, Unit.EVIDENCE):
                 asked_keys = set(keys)
                 found += [
                     item

@@ -132,6 +132,11 @@ class Settings(BaseSettings):
         return self.root / "released"
 
     @cached_property
+    def outcomes(self) -> Path:
+        """What workshops reported: an input, like the landing."""
+        return self.root / "outcomes"
+
+    @cached_property
     def dagster_home(self) -> Path:
         """Dagster's own storage, where the user has not set DAGSTER_HOME."""
         return self.root / "dagster"

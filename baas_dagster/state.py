@@ -1,7 +1,8 @@
 """What is new, changed, stale or failed: one fingerprint per unit of state, and nothing else says so.
 
 A unit is one raw partition (`raw_bms`, `raw_gps`), one device's decisions (`decision`), one partition's local pieces
-(`local`), one device's marts (`device`), its state of health (`health`), or the published snapshot (`fleet`). Its
+(`local`), what its detectors saw (`evidence`), one device's marts (`device`), its state of health (`health`), its
+episodes (`anomaly`), or the published snapshot (`fleet`). Its
 fingerprint is a hash of what makes it: input content, code, numbers, decisions, released versions. `wanted` computes
 what each should be, the table ops.unit_state says what each is; the difference is the work. `baas run`, `baas status`,
 the sensor and the self-healing schedule all read this.
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import duckdb
 
+from baas_dagster import outcomes as ledger
 from baas_dagster.partitions import KST, PartitionId, device_of
 from baas_dagster.released import Releases
 from baas_dagster.resources import code_hash, insert
@@ -39,8 +41,10 @@ class Unit(StrEnum):
     RAW_GPS = "raw_gps"
     DECISION = "decision"
     LOCAL = "local"
+    EVIDENCE = "evidence"
     DEVICE = "device"
     HEALTH = "health"
+    ANOMALY = "anomaly"
     FLEET = "fleet"
 
     @classmethod
@@ -61,9 +65,15 @@ class CodeVersions:
     raw: str
     decision: str
     local: str
+    evidence: str
     device: str
     health: str
+    anomaly: str
     fleet: str
+
+
+_NO_EVIDENCE = {"episodes", "ranking", "cases", "outcomes", "codes", "health", "fleet"}
+"""Modules of `anomaly` that see no rows."""
 
 
 @lru_cache(maxsize=1)
@@ -77,6 +87,13 @@ def code_versions() -> CodeVersions:
     local = [models / "staging", models / "intermediate", macros]
     device = [models / "marts", macros, _PACKAGE / "mileage", _PACKAGE / "schemas" / "marts.py"]
     health = [_PACKAGE / "battery", models / "marts" / "health", macros, _PACKAGE / "schemas" / "marts.py"]
+    anomaly = _PACKAGE / "anomaly"
+    # a number of the queue or of episodes must not make evidence stale, but the numbers of detectors stand beside them
+    evidence = [
+        models / "staging",
+        macros,
+        *(p for p in sorted(anomaly.glob("*.py")) if p.stem not in _NO_EVIDENCE),
+    ]
     return CodeVersions(
         parser=code_hash(*parser),
         raw=code_hash(*raw),
@@ -84,7 +101,9 @@ def code_versions() -> CodeVersions:
         local=code_hash(*local),
         device=code_hash(*device),
         health=code_hash(*health),
-        fleet=code_hash(*(_PACKAGE / "assets" / f"{name}.py" for name in ("publish", "sites"))),
+        evidence=code_hash(*evidence, _PACKAGE / "schemas" / "anomalies.py"),
+        anomaly=code_hash(anomaly, _PACKAGE / "outcomes.py", _PACKAGE / "schemas" / "anomalies.py"),
+        fleet=code_hash(anomaly, *(_PACKAGE / "assets" / f"{name}.py" for name in ("publish", "sites", "queue"))),
     )
 
 
@@ -152,11 +171,15 @@ class State:
             return device in devices[Unit.RAW_BMS]
         if unit is Unit.LOCAL:
             return (Unit.RAW_BMS, key) in pending or (Unit.RAW_GPS, key) in pending
+        if unit is Unit.EVIDENCE:
+            return (Unit.RAW_BMS, key) in pending
         if unit is Unit.DEVICE:
             return device in devices[Unit.LOCAL]
         if unit is Unit.HEALTH:
             return device in devices[Unit.DEVICE]
-        return unit is Unit.FLEET and bool(devices[Unit.DEVICE] or devices[Unit.HEALTH])
+        if unit is Unit.ANOMALY:
+            return device in devices[Unit.EVIDENCE] or device in devices[Unit.HEALTH]
+        return unit is Unit.FLEET and any(devices[below] for below in (Unit.DEVICE, Unit.HEALTH, Unit.ANOMALY))
 
     def failed(self) -> list[tuple[Unit, str, str]]:
         """Units whose last run failed, with the reason."""
@@ -202,6 +225,7 @@ def load(connection: duckdb.DuckDBPyConnection, settings: Settings) -> State:
         "select unit, key, fingerprint, status, reason from ops.unit_state"
     ).fetchall():
         held[Unit(unit)][key] = (fingerprint, status, reason)
+    reported = ledger.read(settings.outcomes).fingerprints()
     inputs = _Inputs(
         numbers=settings.numbers_hash(),
         slices={name: sorted(content) for name, content in slices.items()},
@@ -217,6 +241,8 @@ def load(connection: duckdb.DuckDBPyConnection, settings: Settings) -> State:
         decided=dict(connection.execute("select device_no, content from ops.device_setting").fetchall()),
         released=_released(connection, Releases(settings.released)),
         active=json.dumps(Releases(settings.released).active(), sort_keys=True),
+        outcomes=reported.by_device,
+        all_outcomes=reported.everything,
         delivered=connection.execute(
             "select md5(string_agg(path || coalesce(sha256, ''), '|' order by path)) from ops.landing_file"
         ).fetchall()[0][0],
@@ -230,15 +256,18 @@ def load(connection: duckdb.DuckDBPyConnection, settings: Settings) -> State:
     return State(wanted, made, held, weight)
 
 
-def _released(connection: duckdb.DuckDBPyConnection, releases: Releases) -> dict[str, str]:
+def _released(connection: duckdb.DuckDBPyConnection, releases: Releases) -> dict[str, tuple[str, str]]:
     """Device -> ids of the released versions that its figures are made with."""
     rows = connection.execute("select device_no, chemistry, pack_type from ops.device_setting").fetchall()
     packs = {(chemistry, pack_type) for _, chemistry, pack_type in rows}
-    by_pack = {pack: releases.id_for_pack("ocv", *pack) or "" for pack in packs}
+    by_pack = {
+        pack: (releases.id_for_pack("ocv", *pack) or "", releases.id_for_pack("baseline", *pack) or "")
+        for pack in packs
+    }
     return {device: by_pack[chemistry, pack_type] for device, chemistry, pack_type in rows}
 
 
-_BY_PARTITION = (Unit.RAW_BMS, Unit.RAW_GPS, Unit.LOCAL)
+_BY_PARTITION = (Unit.RAW_BMS, Unit.RAW_GPS, Unit.LOCAL, Unit.EVIDENCE)
 _Fingerprints = dict[Unit, dict[str, str]]
 
 
@@ -249,8 +278,10 @@ class _Inputs:
     overrides: Mapping[str, str]
     masters: Mapping[str, str]
     decided: Mapping[str, str]
-    released: Mapping[str, str]
+    released: Mapping[str, tuple[str, str]]  # device -> ids of its OCV curve and of its baseline
     active: str
+    outcomes: Mapping[str, str]  # device -> what was reported of it
+    all_outcomes: str
     delivered: str | None
     keys: list[str]
 
@@ -273,13 +304,20 @@ def _fingerprints(inputs: _Inputs, held: _Fingerprints | None) -> _Fingerprints:
         for key in keys:
             parts = (below[Unit.RAW_BMS].get(key, ""), below[Unit.RAW_GPS].get(key, ""))
             made[Unit.LOCAL][key] = _hash(code.local, numbers, decision, *parts)
+            made[Unit.EVIDENCE][key] = _hash(code.evidence, numbers, decision, parts[0])
         pieces = [f"{key}={below[Unit.LOCAL].get(key, '')}" for key in keys]
         made[Unit.DEVICE][device] = _hash(code.device, numbers, decision, *pieces)
         marts = below[Unit.DEVICE].get(device, "")
-        made[Unit.HEALTH][device] = _hash(code.health, numbers, decision, inputs.released.get(device, ""), marts)
-    devices = [f"{device}={below[Unit.HEALTH].get(device, '')}" for device in sorted(by_device)]
+        released = inputs.released.get(device, ("", ""))
+        made[Unit.HEALTH][device] = _hash(code.health, numbers, decision, released[0], marts)
+        seen = [f"{key}={below[Unit.EVIDENCE].get(key, '')}" for key in keys]
+        reported, health = inputs.outcomes.get(device, ""), below[Unit.HEALTH].get(device, "")
+        made[Unit.ANOMALY][device] = _hash(code.anomaly, numbers, decision, *released, reported, health, *seen)
+    devices = [f"{device}={below[Unit.ANOMALY].get(device, '')}" for device in sorted(by_device)]
     if inputs.delivered is not None:  # before the first delivery there is nothing to publish
-        made[Unit.FLEET][FLEET_KEY] = _hash(code.fleet, numbers, inputs.delivered, inputs.active, *devices)
+        made[Unit.FLEET][FLEET_KEY] = _hash(
+            code.fleet, numbers, inputs.delivered, inputs.active, inputs.all_outcomes, *devices
+        )
     return made
 
 

@@ -39,7 +39,8 @@ class Code:
     unit: str
     en: str
     ko: str
-    is_urgent: bool = False  # severity 3 as soon as it opens (DOMAIN 7: FAULT_OR_SENSOR)
+    is_at_once: bool = False  # one reading is the whole finding: a value that lasted, an estimate with its interval, an
+    # audit of months, a gated month; other codes want several windows (DOMAIN 7)
     is_sensor: bool = False  # opens at 1, rises to 2 while it hides a channel another episode needs (DOMAIN 7)
 
 
@@ -71,7 +72,7 @@ CODES: dict[str, Code] = {
     ),
     "TEMP_RISE": Code(
         _MODULE, Family.TEMPERATURE, "K/min", "module {item} rises by {value} K/min against the others",
-        "모듈 {item}: 타 모듈 대비 {value} K/분 상승",
+        "모듈 {item}: 타 모듈 대비 {value} K/분 상승", is_at_once=True,
     ),
     "TEMP_SENSOR": Code(
         _MODULE, Family.TEMPERATURE, "K", "temperature sensor {item} sticks or jumps ({value} K)",
@@ -90,28 +91,36 @@ CODES: dict[str, Code] = {
     "SOC_LOW": Code(_CAR, Family.CHARGE, "%", "SoC fell to {value} %", "SoC {value} %까지 저하"),
     "FAULT_OR_SENSOR": Code(
         _CAR, Family.FLEET, "", "a value outside of what physics allows lasts: {value}",
-        "물리 한계를 벗어난 값 지속: {value}", is_urgent=True,
+        "물리 한계를 벗어난 값 지속: {value}", is_at_once=True,
     ),
-    "SOH_LOW": Code(_CAR, Family.HEALTH, "%", "state of health {value} %", "SOH {value} %"),
+    "SOH_LOW": Code(
+        _CAR, Family.HEALTH, "%", "state of health {value} %", "SOH {value} %", is_at_once=True
+    ),
     "SOH_FADE": Code(
-        _CAR, Family.HEALTH, "%/yr", "state of health changes by {value} points a year", "SOH 연 {value}%p 변화"
+        _CAR, Family.HEALTH, "%/yr", "state of health falls by {value} points a year", "SOH 연 {value}%p 하락",
+        is_at_once=True,
     ),
     "POWER_FADE": Code(
-        _CAR, Family.HEALTH, "1", "resistance is {value} x that of its type", "내부 저항이 동일 차종의 {value}배"
+        _CAR, Family.HEALTH, "1", "power has faded: resistance or limit {value} x worse than its type or start",
+        "출력 저하: 저항 또는 출력 한계가 기준 대비 {value}배 나쁨",
     ),
     "SOC_BIAS": Code(
-        _CAR, Family.HEALTH, "points", "SoC is {value} points off the rest voltage", "SoC가 휴지 전압 대비 {value}%p 차이"
+        _CAR, Family.HEALTH, "points", "SoC is {value} points off the rest voltage",
+        "SoC가 휴지 전압 대비 {value}%p 차이", is_at_once=True,
     ),
     "COUNTER_DRIFT": Code(
-        _CAR, Family.CHARGE, "%", "charge counters drift ({value} %)", "적산 카운터 드리프트 ({value} %)", is_sensor=True
+        _CAR, Family.CHARGE, "%", "charge counters drift ({value} %)", "적산 카운터 드리프트 ({value} %)",
+        is_sensor=True, is_at_once=True,
     ),
     "COUNTER_RESET": Code(
-        _CAR, Family.CHARGE, "", "lifetime counters started anew", "누적 카운터 초기화", is_sensor=True
+        _CAR, Family.CHARGE, "", "lifetime counters started anew", "누적 카운터 초기화",
+        is_sensor=True, is_at_once=True,
     ),
     "DEVICE_SILENT": Code(
-        _CAR, Family.FLEET, "d", "no data for {value} days", "{value}일간 데이터 없음", is_sensor=True
+        _CAR, Family.FLEET, "d", "no data for {value} days", "{value}일간 데이터 없음", is_sensor=True, is_at_once=True,
     ),
     "PARTITION_GATED": Code(
-        _CAR, Family.FLEET, "", "a month was kept out by its checks", "검사 불합격으로 제외된 월 있음", is_sensor=True
+        _CAR, Family.FLEET, "", "a month was kept out by its checks", "검사 불합격으로 제외된 월 있음",
+        is_sensor=True, is_at_once=True,
     ),
 }  # fmt: skip

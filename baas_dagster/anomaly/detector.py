@@ -67,7 +67,7 @@ class Context:
     baseline: Mapping[str, Any] | None = None  # released figures of healthy cars of its pack type; None: none released
     baseline_version: str | None = None
     ocv_slope: Callable[[float], float] | None = None  # SoC in % -> dOCV/dSoC of a cell, mV per %; None: not known
-    as_of: datetime | None = None  # last row of the fleet: ages count to it
+    last_seen_at: datetime | None = None  # last row of the device: no window ends later
 
 
 @dataclass(frozen=True)

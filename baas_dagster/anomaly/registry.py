@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from baas_dagster.anomaly import cells, health, insulation, sensors, temperature
 from baas_dagster.anomaly.detector import Detector
 
 __all__ = ["DETECTORS"]
 
-DETECTORS: tuple[Detector, ...] = ()
+DETECTORS: tuple[Detector, ...] = (
+    cells.DETECTOR,
+    temperature.DETECTOR,
+    insulation.DETECTOR,
+    sensors.DETECTOR,
+    health.DETECTOR,
+)

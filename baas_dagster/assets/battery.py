@@ -23,7 +23,7 @@ from baas_dagster.released import Releases
 from baas_dagster.resources import Warehouse, query
 from baas_dagster.settings import Settings
 
-__all__ = ["battery_chain"]
+__all__ = ["Curves", "battery_chain"]
 
 _NOT_GATED = "(device_no, measured_month) not in (select device_no, measured_month from ops.partition_gate)"
 _PERIODS = f"select * from intermediate.int_awake_period where device_no = ? and {_NOT_GATED}"
@@ -47,7 +47,7 @@ class _Made:
     months: pl.DataFrame
 
 
-class _Curves:
+class Curves:
     """The curve of each pack: the released one that is active, else the outside one."""
 
     def __init__(self, releases: Releases) -> None:
@@ -82,7 +82,7 @@ def _pack(connection: duckdb.DuckDBPyConnection, device: str) -> Pack:
     return Pack(*(rows[0] if rows else (None, None, None, None, None)))
 
 
-def _made(connection: duckdb.DuckDBPyConnection, device: str, curves: _Curves) -> _Made:
+def _made(connection: duckdb.DuckDBPyConnection, device: str, curves: Curves) -> _Made:
     """Rests, estimates and months of one device."""
     pack = _pack(connection, device)
     periods, sessions, claims = (query(connection, sql, [device]) for sql in (_PERIODS, _SESSIONS, _CLAIMS))
@@ -126,7 +126,7 @@ def battery_chain(
 ) -> dg.MaterializeResult[None]:
     """Rest voltages, capacity estimates and state of health of whole devices, from the pieces of all their months."""
     devices = asked(context)
-    curves = _Curves(Releases(settings.released))
+    curves = Curves(Releases(settings.released))
     shown: dict[str, dict[str, Any]] = {}
     made = []
     with warehouse.open() as connection, step(progress, "battery", len(devices), "devices"), threadpool_limits(1):

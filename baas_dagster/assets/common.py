@@ -12,8 +12,8 @@ from baas_dagster.partitions import PartitionId
 from baas_dagster.resources import insert
 
 __all__ = [
-    "asked", "in_parallel", "log_good_partitions", "materialized", "replace_devices", "set_scope", "table_schema",
-    "write_quality",
+    "asked", "in_parallel", "log_good_partitions", "materialized", "replace_devices", "replace_partitions", "set_scope",
+    "table_schema", "write_quality",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -92,6 +92,24 @@ def replace_devices(
         connection.execute(f"delete from stitched.{table} where device_no in (select unnest(?::varchar[]))", [devices])
         connection.execute(f"insert into stitched.{table} by name select * from new_rows")
         connection.unregister("new_rows")
+    connection.execute("commit")
+
+
+def replace_partitions(
+    connection: duckdb.DuckDBPyConnection, table: str, partitions: Sequence[PartitionId], rows: pl.DataFrame
+) -> None:
+    """Replace the rows of these partitions in a table with columns device_no and measured_month, in one transaction."""
+    connection.execute("create or replace temp table replaced_scope (device_no varchar, measured_month varchar)")
+    insert(connection, "replaced_scope", [(p.device_no, p.measured_month) for p in partitions])
+    connection.execute("begin")
+    connection.register("new_rows", rows.to_arrow())
+    _create(connection, table)
+    connection.execute(
+        f"delete from {table} where (device_no, measured_month) in "
+        "(select device_no, measured_month from replaced_scope)"
+    )
+    connection.execute(f"insert into {table} by name select * from new_rows")
+    connection.unregister("new_rows")
     connection.execute("commit")
 
 

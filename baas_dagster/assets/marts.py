@@ -26,7 +26,7 @@ from baas_dagster.settings import Settings, sql_vars
 from baas_dagster.state import Unit, load, mark, mark_failed
 from baas_dagster.telemetry.columns import TableKind
 
-__all__ = ["build_health_models", "build_local_models", "build_mart_models", "odometer_chain"]
+__all__ = ["build_health_models", "build_local_models", "build_mart_models", "odometer_chain", "raw_files"]
 
 _LOCAL = "tag:local"
 _STITCHED = "tag:stitched"
@@ -129,7 +129,7 @@ def build_local_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
         # locked from the scope to the state, so that no other run changes the scope in between
         with warehouse.locked(), step(progress, "local pieces", len(parts), "partitions"):
             with warehouse.open() as connection:
-                set_scope(connection, parts, _files(connection, lake, parts))
+                set_scope(connection, parts, raw_files(connection, lake, parts))
             _run_dbt(dbt, warehouse, settings, Unit.LOCAL, models, keys)
             with warehouse.open() as connection:
                 counts = _counted(connection, manifest, models, "device_no || '|' || measured_month")
@@ -161,7 +161,7 @@ def _counted(
     return found
 
 
-def _files(connection: duckdb.DuckDBPyConnection, lake: Lake, parts: Sequence[PartitionId]) -> dict[str, list[str]]:
+def raw_files(connection: duckdb.DuckDBPyConnection, lake: Lake, parts: Sequence[PartitionId]) -> dict[str, list[str]]:
     """The raw files of these partitions, and one typed empty file per kind."""
     wanted = {(p.device_no, p.measured_month) for p in parts}
     files = {str(kind): [str(lake.empty_path(kind))] for kind in TableKind}

@@ -74,6 +74,37 @@ PUBLISHED: tuple[Published, ...] = (
         is_mart=True,
     ),
     Published("dim_site", "select * from stitched.site", "site_id"),
+    Published(
+        "fct_anomaly",
+        """
+        with everything as (
+            select * from stitched.anomaly union all by name select * from stitched.fleet_anomaly
+        )
+        select
+            anomaly_id, device_no, measured_month, code, severity, first_crossed_at, opened_at, last_seen_at, closed_at,
+            closed_by, cell_no, module_no, value, worst_value, unit, score, growth_per_day, window_count, evidence,
+            clears_when,
+        from everything
+        """,
+        "device_no, opened_at, code, anomaly_id",
+    ),
+    Published(
+        "fct_cell_monthly",
+        """
+        select
+            device_no, measured_month, cell_no, residual_rest_mv, residual_charge_mv, lowest_share_pct,
+            highest_share_pct, n,
+        from stitched.cell_month
+        """,
+        "device_no, measured_month, cell_no",
+    ),
+    Published("anomaly_coverage", "select device_no, code, reason from stitched.anomaly_coverage", "device_no, code"),
+    Published("inspection_queue", "select * from stitched.inspection_queue", "rank"),
+    Published("inspection_outcome", "select * from stitched.inspection_outcome", "device_no, inspected_on, outcome_id"),
+    Published("inspection_precision", "select * from stitched.inspection_precision", "scope"),
+    Published(
+        "rejected_outcome", "select * from stitched.rejected_outcome", "file_name, source_row nulls first, reason"
+    ),
     Published("fct_site_usage", "select * from stitched.site_usage", "site_id, weekday, hour"),
     Published("released_version", "select * from ops.released_version", "kind, chemistry, pack_type, version_id"),
     Published(
@@ -227,15 +258,23 @@ def publish_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings, 
     return manifest
 
 
+_LATER = {
+    "fct_anomaly", "fct_cell_monthly", "anomaly_coverage", "inspection_queue", "inspection_outcome",
+    "inspection_precision", "rejected_outcome",
+}  # fmt: skip
+"""Tables that the first episodes bring."""
+
+
 def _made(connection: duckdb.DuckDBPyConnection) -> list[Published]:
     """The tables that can be published: before the first device there are no marts."""
-    marts = {
-        name
-        for (name,) in connection.execute(
-            "select table_name from duckdb_tables() where schema_name = 'marts'"
-        ).fetchall()
-    }
-    return [table for table in PUBLISHED if not table.is_mart or table.name in marts]
+    tables = connection.execute("select schema_name, table_name from duckdb_tables()").fetchall()
+    marts = {name for schema, name in tables if schema == "marts"}
+    has_queue = ("stitched", "inspection_queue") in tables
+    return [
+        table
+        for table in PUBLISHED
+        if (table.name in marts if table.is_mart else table.name not in _LATER or has_queue)
+    ]
 
 
 def _query(connection: duckdb.DuckDBPyConnection, table: Published, held: list[str]) -> str:
@@ -368,6 +407,7 @@ def _sweep(folder: Path) -> None:
 @dg.asset(
     deps=[
         "charging_sites",
+        "inspection_queue",
         *(dg.AssetDep(t.name, partition_mapping=dg.AllPartitionMapping()) for t in PUBLISHED if t.is_mart),
     ],
     group_name="publish",

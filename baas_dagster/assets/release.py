@@ -1,15 +1,19 @@
-"""Fleet versions: OCV curves learnt from the rests of all devices. FLEET, run by its own job.
+"""Fleet versions: OCV curves and baselines learnt from all devices. FLEET, run by its own job.
 
-A shell over ``battery.ocv``: reads the rests that `battery_chain` keeps, writes the versions as files, and activates
-them where asked. What an active version changes is stale by its fingerprint; this asset makes nothing anew itself.
+A shell over ``battery.ocv`` and ``anomaly.baseline``: reads the rests that `battery_chain` keeps and the marts, writes
+the versions as files, and activates them where asked. What an active version changes is stale by its fingerprint; this
+asset makes nothing anew itself.
 """
 
 import hashlib
+import json
 
 import dagster as dg
+import duckdb
 import polars as pl
 from threadpoolctl import threadpool_limits
 
+from baas_dagster.anomaly.baseline import learn as learn_baseline
 from baas_dagster.battery.curve import Curve
 from baas_dagster.battery.ocv import learn, outside_curve
 from baas_dagster.released import Releases, Version
@@ -79,6 +83,33 @@ def _version(curve: Curve, rests: pl.DataFrame) -> Version:
     )
 
 
+_OF_TYPE = """
+    select m.* from marts.{} as m inner join ops.device_setting as d using (device_no)
+    where d.chemistry = ? and d.pack_type = ?
+    order by m.device_no, m.measured_month
+"""
+
+
+def _baselines(connection: duckdb.DuckDBPyConnection) -> list[Version]:
+    """A baseline of every pack type that has cars enough."""
+    found = []
+    for chemistry, pack_type in connection.execute(
+        "select distinct chemistry, pack_type from ops.device_setting "
+        "where chemistry is not null and pack_type is not null order by all"
+    ).fetchall():
+        power, soh = (
+            query(connection, _OF_TYPE.format(table), [chemistry, pack_type])
+            for table in ("fct_power_monthly", "fct_soh_monthly")
+        )
+        content = learn_baseline(power, soh)
+        if content is not None:
+            digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+            cars = power["device_no"].n_unique()
+            quality = {name: len(figures) for name, figures in content.items()}
+            found.append(Version("baseline", chemistry, pack_type, content, {"cars": cars, "data": digest}, quality))
+    return found
+
+
 @dg.asset(
     deps=[dg.AssetDep("battery_chain", partition_mapping=dg.AllPartitionMapping())],
     group_name="fleet",
@@ -90,7 +121,7 @@ def released_versions(
     settings: dg.ResourceParam[Settings],
     warehouse: Warehouse,
 ) -> dg.MaterializeResult[None]:
-    """OCV curves per chemistry and pack type, learnt from the fleet's own rests; named by content."""
+    """OCV curves and baselines per chemistry and pack type, learnt from the fleet itself; named by content."""
     found: list[Version] = []
     with warehouse.open() as connection:
         there = connection.execute(
@@ -107,11 +138,13 @@ def released_versions(
                     curve = learn(rests, chemistry, pack_type, outside)
                 if curve is not None:
                     found.append(_version(curve, rests))
+        if there:
+            found += _baselines(connection)
     releases = Releases(settings.released)
     releases.add(found)
     activated = releases.activate(found) if config.activate else []
     rows = "\n".join(
-        f"| {v.chemistry} | {v.pack_type} | {v.version_id} | {v.made_from['cars']} | {v.made_from['rests']} | "
+        f"| {v.kind} | {v.chemistry} | {v.pack_type} | {v.version_id} | {v.made_from['cars']} | "
         f"{', '.join(f'{k} {x:g}' for k, x in v.quality.items())} |"
         for v in found
     )
@@ -120,7 +153,7 @@ def released_versions(
             "versions": len(found),
             "activated": activated,
             "learnt": dg.MetadataValue.md(
-                f"| chemistry | pack type | version | cars | rests | quality |\n|---|---|---|---|---|---|\n{rows}"
+                f"| kind | chemistry | pack type | version | cars | quality |\n|---|---|---|---|---|---|\n{rows}"
             ),
         }
     )

@@ -21,17 +21,20 @@ ALLOWED = {
     "telemetry": {"settings", "durable"},
     "mileage": set(),
     "battery": set(),
-    "schemas": {"telemetry", "settings"},
+    "anomaly": set(),
+    "outcomes": {"settings", "durable", "anomaly.codes", "anomaly.outcomes"},
+    "schemas": {"telemetry", "settings", "anomaly"},
+    # never the settings of detectors: a fault's size is its own
     "faultbench": {"anomaly.detector", "anomaly.rows", "telemetry.columns"},
     "simulator": {"faultbench.reference", "telemetry.columns"},
     "resources": {"settings", "durable", "partitions", "telemetry"},
     "released": {"durable"},
-    "state": {"settings", "partitions", "released", "resources", "telemetry"},
+    "state": {"settings", "outcomes", "partitions", "released", "resources", "telemetry"},
     "intake": {"settings", "partitions", "progress", "resources", "state", "telemetry"},
 }
 WITHOUT_DAGSTER = (
-    "settings", "durable", "progress", "telemetry", "mileage", "battery", "schemas", "simulator", "state", "intake",
-    "released",
+    "settings", "durable", "progress", "telemetry", "mileage", "battery", "anomaly", "outcomes", "faultbench", "schemas",
+    "simulator", "state", "intake", "released",
 )  # fmt: skip
 
 

@@ -1,0 +1,258 @@
+"""Module temperatures: spread, heat, rise, and sensors that stick or jump.
+
+Belongs here: everything that module sensors say. Does not belong here: temperatures that no sensor can read
+(``sensors``, FAULT_OR_SENSOR). Windows are KST days, values by sensor position; sensors that do not exist have none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from baas_dagster.anomaly.detector import Context, Detector, readings_frame, windows_frame
+from baas_dagster.anomaly.rows import NO_VALUE, Car, Rows
+from baas_dagster.anomaly.rules import TemperatureRules
+from baas_dagster.anomaly.windows import days_of, held, listed, mean_of, moment
+
+__all__ = ["DETECTOR"]
+
+F64 = NDArray[np.float64]
+_HIGH, _APART, _RISE, _RANGE, _STUCK, _JUMP = "high", "apart", "rise", "range", "stuck", "jump"
+
+
+# --- LOCAL ------------------------------------------------------------------------------------------------------------
+def _windows(rows: Rows, car: Car, rules: Any) -> pl.DataFrame:
+    mine: TemperatureRules = rules.temperature
+    if rows.module_temp_dc is None or not len(rows):
+        return windows_frame([])
+    there = rows.module_temp_dc != NO_VALUE
+    temps = np.where(there, rows.module_temp_dc / 10.0, np.nan)
+    exists = there.any(axis=0)
+    if not exists.any():
+        return windows_frame([])
+    apart = temps - _others(temps[:, exists])[:, None] if exists.sum() >= mine.min_sensors else None
+    found = [*_days(rows, temps, apart, mine)]
+    if apart is not None:
+        found += [*_stuck(rows, temps, mine), *_jumps(rows, temps, mine)]
+    return windows_frame(found)
+
+
+def _others(temps: F64) -> F64:
+    """Median of the sensors of each row; one sensor that is off moves it by no more than its neighbour's distance."""
+    if np.isfinite(temps).all():
+        return np.asarray(np.median(temps, axis=1))
+    filled = np.full(len(temps), np.nan)
+    some = np.isfinite(temps).any(axis=1)
+    filled[some] = np.nanmedian(temps[some], axis=1)
+    return filled
+
+
+def _days(rows: Rows, temps: F64, apart: F64 | None, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
+    hold = {"hold_s": rules.hold_s, "min_rows": rules.hold_rows, "gap_s": rules.gap_s}
+    high = held(temps, rows, **hold)  # type: ignore[arg-type]
+    if apart is not None:
+        above, below = held(apart, rows, **hold), held(-apart, rows, **hold)  # type: ignore[arg-type]
+        rise = _rises(rows, apart, rules)
+    for _, at in days_of(rows):
+        common = {
+            "detector": DETECTOR.name,
+            "from_at": moment(rows.t_s[at[0]]),
+            "to_at": moment(rows.t_s[at[-1]]),
+            "n": len(at),
+            "temp_c": mean_of(temps[at].ravel()),
+        }
+        figures: list[tuple[str, F64]] = [(_HIGH, _greatest(high[at]))]
+        figures.append((_RANGE, _greatest(temps[at]) + _greatest(-temps[at])))
+        if apart is not None:
+            up, down = _greatest(above[at]), _greatest(below[at])
+            is_up = ~(np.nan_to_num(down, nan=-np.inf) > np.nan_to_num(up, nan=-np.inf))
+            figures.append((_APART, np.where(is_up, up, -down)))
+            figures.append((_RISE, _greatest(rise[at])))
+        for kind, values in figures:
+            if np.isfinite(values).any():
+                yield {**common, "kind": kind, "value": float(np.nanmax(np.abs(values))), "values": listed(values)}
+
+
+def _greatest(values: F64) -> F64:
+    """Greatest of each column; NaN where a column has none."""
+    found = np.max(np.where(np.isfinite(values), values, -np.inf), axis=0)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def _rises(rows: Rows, apart: F64, rules: TemperatureRules) -> F64:
+    """Rise of each sensor against the others over the last two minutes, K/min; a single step is none.
+
+    The row that it is compared with lies at least ``rise_s`` back and no gap in between.
+    """
+    n = len(rows)
+    back = np.searchsorted(rows.t_s, rows.t_s - rules.rise_s, side="right") - 1
+    known = back >= 0
+    back = np.maximum(back, 0)
+    breaks = np.cumsum(rows.gap_s > rules.gap_s)
+    span = rows.t_s - rows.t_s[back]
+    known &= (breaks == breaks[back]) & (span <= 2 * rules.rise_s) & (np.arange(n) - back >= rules.rise_rows)
+    rise = apart - apart[back]
+    # the largest step within: a rise by one step alone is a jump of the sensor
+    steps = np.diff(apart, axis=0, prepend=apart[:1])
+    k = int(np.max((np.arange(n) - back)[known], initial=1))
+    largest = np.full(apart.shape, -np.inf)
+    filled = np.where(np.isfinite(steps), steps, -np.inf)
+    candidates = np.flatnonzero(
+        known & np.nan_to_num(np.nanmax(np.where(np.isfinite(rise), rise, -np.inf), axis=1) >= rules.rise_s / 60)
+    )
+    for row in candidates:  # few: a rise of 2 K against the others within two minutes is rare
+        largest[row] = filled[max(back[row] + 1, row - k + 1) : row + 1].max(axis=0)
+    spread_out = largest <= rules.rise_step_share * rise
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rate = rise / np.where(span > 0, span, np.nan)[:, None] * 60
+    return np.where(known[:, None] & spread_out, rate, np.where(np.isfinite(apart), 0.0, np.nan))
+
+
+def _stuck(rows: Rows, temps: F64, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
+    """Stretches over which a sensor reads the same for hours while the others move."""
+    middle = _others(temps[:, np.isfinite(temps).any(axis=0)])
+    for sensor in np.flatnonzero(np.isfinite(temps).any(axis=0)):
+        at = np.flatnonzero(np.isfinite(temps[:, sensor]))
+        edges = np.flatnonzero(np.diff(temps[at, sensor])) + 1
+        for run in np.split(at, edges):
+            if rows.t_s[run[-1]] - rows.t_s[run[0]] < rules.stuck_s:
+                continue
+            seen = middle[run[0] : run[-1] + 1]
+            moved = float(np.nanmax(seen) - np.nanmin(seen))
+            if moved >= rules.stuck_moved_k:
+                yield {
+                    "detector": DETECTOR.name,
+                    "kind": _STUCK,
+                    "from_at": moment(rows.t_s[run[0]]),
+                    "to_at": moment(rows.t_s[run[-1]]),
+                    "n": len(run),
+                    "value": moved,
+                    "detail": json.dumps({"module": int(sensor) + 1, "reads_c": float(temps[run[0], sensor])}),
+                }
+
+
+def _jumps(rows: Rows, temps: F64, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
+    """Steps of 10 K between two messages that the other sensors do not share."""
+    near = rows.gap_s <= rules.jump_gap_s
+    step = np.abs(np.diff(temps, axis=0, prepend=np.nan))
+    middle = _others(temps[:, np.isfinite(temps).any(axis=0)])
+    alone = np.abs(np.diff(middle, prepend=np.nan)) < rules.stuck_moved_k
+    hit = near[:, None] & alone[:, None] & (step >= rules.jump_k)
+    for sensor in np.flatnonzero(hit.any(axis=0)):
+        at = np.flatnonzero(hit[:, sensor])
+        for day in np.unique(rows.day[at]):
+            mine = at[rows.day[at] == day]
+            yield {
+                "detector": DETECTOR.name,
+                "kind": _JUMP,
+                "from_at": moment(rows.t_s[mine[0] - 1]),
+                "to_at": moment(rows.t_s[mine[-1]]),
+                "n": len(mine),
+                "value": float(step[mine, sensor].max()),
+                "detail": json.dumps({"module": int(sensor) + 1}),
+            }
+
+
+# --- STITCHED ---------------------------------------------------------------------------------------------------------
+def _readings(windows: pl.DataFrame, context: Context) -> pl.DataFrame:
+    rules: TemperatureRules = context.rules.temperature
+    found: list[dict[str, Any]] = []
+    for kind, code, lines in (
+        (_APART, "TEMP_SPREAD", rules.spread_lines_k),
+        (_HIGH, "TEMP_HIGH", rules.high_lines_c),
+        (_RISE, "TEMP_RISE", rules.rise_lines_k_per_min),
+    ):
+        found += _by_module(windows.filter(pl.col("kind") == kind), code, lines)
+    found += _sensors(windows, rules)
+    return readings_frame(found)
+
+
+def _by_module(
+    windows: pl.DataFrame, code: str, lines: tuple[float | None, float | None, float | None]
+) -> Iterator[dict[str, Any]]:
+    lowest = min(line for line in lines if line is not None)
+    rows = windows.to_dicts()
+    items = {i for row in rows for i, value in enumerate(row["values"]) if value is not None and abs(value) >= lowest}
+    for item in sorted(items):
+        for row in rows:
+            value = row["values"][item] if item < len(row["values"]) else None
+            if value is not None:
+                yield {
+                    "code": code,
+                    "item_no": item + 1,
+                    "from_at": row["from_at"],
+                    "to_at": row["to_at"],
+                    "n": row["n"],
+                    "value": abs(value),
+                    "watch": lines[0],
+                    "warn": lines[1],
+                    "alarm": lines[2],
+                    "detail": json.dumps({"signed": value, "pack_mean_c": row["temp_c"]}, sort_keys=True),
+                }
+
+
+def _sensors(windows: pl.DataFrame, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
+    """Sensors that stick or jump; one that never moved in the car's life does not exist and is none."""
+    moved: dict[int, float] = {}
+    days: list[dict[str, Any]] = windows.filter(pl.col("kind") == _RANGE).to_dicts()
+    for row in days:
+        for i, value in enumerate(row["values"]):
+            moved[i + 1] = max(moved.get(i + 1, 0.0), value or 0.0)
+    hits = windows.filter(pl.col("kind").is_in([_STUCK, _JUMP])).to_dicts()
+    by_module: dict[int, list[dict[str, Any]]] = {}
+    for row in hits:
+        module = json.loads(row["detail"])["module"]
+        if moved.get(module, 0.0) >= rules.sensor_exists_k:
+            by_module.setdefault(module, []).append(row)
+    for module in sorted(by_module):
+        bad_days = set()
+        for row in by_module[module]:
+            bad_days |= {row["from_at"].date(), row["to_at"].date()}
+            line = rules.stuck_moved_k if row["kind"] == _STUCK else rules.jump_k
+            yield {
+                "code": "TEMP_SENSOR",
+                "item_no": module,
+                "from_at": row["from_at"],
+                "to_at": row["to_at"],
+                "n": row["n"],
+                "value": row["value"],
+                "watch": line,
+                "detail": json.dumps({"kind": row["kind"], **json.loads(row["detail"])}, sort_keys=True),
+            }
+        for row in days:
+            moves = row["values"][module - 1] if module <= len(row["values"]) else None
+            if row["to_at"].date() not in bad_days and moves:  # a day on which it moves is a good one
+                yield {
+                    "code": "TEMP_SENSOR",
+                    "item_no": module,
+                    "from_at": row["from_at"],
+                    "to_at": row["to_at"],
+                    "n": row["n"],
+                    "value": 0.0,
+                    "watch": rules.stuck_moved_k,
+                }
+
+
+def _unjudged(windows: pl.DataFrame, context: Context) -> dict[str, str]:
+    kinds = set(windows["kind"].to_list())
+    if _HIGH not in kinds and _RANGE not in kinds:
+        return dict.fromkeys(DETECTOR.codes, "no module temperatures delivered")
+    if _APART not in kinds:
+        few = f"fewer than {context.rules.temperature.min_sensors} module temperatures"
+        return dict.fromkeys(("TEMP_SPREAD", "TEMP_RISE", "TEMP_SENSOR"), few)
+    return {}
+
+
+DETECTOR = Detector(
+    name="temperature",
+    codes=("TEMP_SPREAD", "TEMP_HIGH", "TEMP_RISE", "TEMP_SENSOR"),
+    columns=("module_temp_dc",),
+    windows=_windows,
+    readings=_readings,
+    unjudged=_unjudged,
+)

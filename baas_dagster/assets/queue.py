@@ -1,0 +1,131 @@
+"""Which cars to call in first: silent cars, the inspection queue, and what workshops reported. FLEET.
+
+A shell over ``anomaly.ranking`` and ``anomaly.outcomes``: reads the episodes of all devices, replaces its own tables.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from baas_dagster import outcomes as ledger
+from baas_dagster.anomaly.fleet import silent_episodes
+from baas_dagster.anomaly.outcomes import inspection_outcome, precision
+from baas_dagster.anomaly.ranking import ranking
+from baas_dagster.anomaly.rules import RULES
+from baas_dagster.resources import Warehouse, query, replace_frame
+from baas_dagster.schemas.anomalies import check_queue
+from baas_dagster.schemas.outcome import Severity
+from baas_dagster.settings import Settings
+
+__all__ = ["inspection_queue"]
+
+_LAST_SEEN = """
+    select device_no, max(last_at) as last_seen_at from ops.raw_partition where row_count > 0 group by device_no
+"""
+_EXPOSURE = """
+    with soc as (
+        select
+            device_no,
+            sum(high_soc_h) / nullif(sum(logged_h + silent_h - unknown_h), 0) as high_soc_share,
+        from marts.fct_soc_daily group by device_no
+    ),
+    hot as (
+        select
+            device_no,
+            sum(hours) filter (where band_from >= ?)
+            / nullif(sum(hours) filter (where band <> 'unknown'), 0) as hot_share,
+        from marts.fct_exposure_monthly where kind = 'temperature' group by device_no
+    )
+    select device_no, soc.high_soc_share, hot.hot_share
+    from soc full outer join hot using (device_no)
+"""
+_HOT_C = 35.0  # degC from which calendar ageing of NMC doubles against 25 degC (Arrhenius, 50 kJ/mol)
+_COVERAGE = """
+    with fleet as (
+        select device_no, max(last_at) filter (where row_count > 0) as last_seen_at
+        from ops.raw_partition group by device_no
+    ),
+    unjudged as (
+        select device_no, list(code order by code) as unjudged from stitched.anomaly_coverage group by device_no
+    ),
+    seen as (
+        select device_no, count(distinct cast(from_at as date)) as data_days_90
+        from evidence.anomaly_window
+        where detector = 'sensors' and kind = 'day' and from_at > ?::timestamp - interval 90 days
+        group by device_no
+    )
+    select
+        fleet.device_no, fleet.last_seen_at, cast(coalesce(seen.data_days_90, 0) as integer) as data_days_90,
+        unjudged.unjudged,
+    from fleet left join unjudged using (device_no) left join seen using (device_no)
+"""
+_NO_EXPOSURE = {"device_no": pl.String, "high_soc_share": pl.Float64, "hot_share": pl.Float64}
+
+
+@dg.asset(
+    deps=[dg.AssetDep("anomaly_chain", partition_mapping=dg.AllPartitionMapping())],
+    group_name="fleet",
+    kinds={"polars", "duckdb"},
+    check_specs=[dg.AssetCheckSpec("inspection_queue_schema", asset="inspection_queue")],
+)
+def inspection_queue(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], warehouse: Warehouse
+) -> Iterator[Any]:
+    """The ranked inspection list with reasons in English and Korean, silent cars, and outcomes with their lead time."""
+    with warehouse.open() as connection:
+        there = {
+            f"{schema}.{name}"
+            for schema, name in connection.execute("select schema_name, table_name from duckdb_tables()").fetchall()
+        }
+        last_seen = query(connection, _LAST_SEEN)
+        if "stitched.anomaly" not in there or last_seen.is_empty():
+            yield dg.MaterializeResult(metadata={"dagster/row_count": 0})
+            yield dg.AssetCheckResult(check_name="inspection_queue_schema", passed=True)
+            return
+        found = query(connection, "select * from stitched.anomaly")
+        as_of = last_seen["last_seen_at"].max()
+        opened = found.filter(pl.col("closed_at").is_null())["device_no"].unique().to_list()
+        silent = silent_episodes(last_seen, opened, as_of, RULES.health)  # type: ignore[arg-type]
+        everything = pl.concat([found, silent.select(found.columns)])
+        has_marts = {"marts.fct_soc_daily", "marts.fct_exposure_monthly"} <= there
+        exposure = query(connection, _EXPOSURE, [_HOT_C]) if has_marts else pl.DataFrame(schema=_NO_EXPOSURE)
+        coverage = query(connection, _COVERAGE, [as_of])
+        order = ranking(everything, exposure, coverage, as_of, RULES.queue)  # type: ignore[arg-type]
+        # cars without a finding are no queue; those beyond the length of the list stay in their order
+        queue = order.filter((pl.col("top_severity") > 0) | pl.col("is_listed"))
+        reported = ledger.read(settings.outcomes)
+        outcomes = inspection_outcome(reported.outcomes, everything)
+        right = precision(outcomes)
+        connection.execute("begin")
+        replace_frame(connection, "stitched.fleet_anomaly", silent.select(found.columns))
+        replace_frame(connection, "stitched.inspection_queue", queue)
+        replace_frame(connection, "stitched.inspection_outcome", outcomes)
+        replace_frame(connection, "stitched.inspection_precision", right)
+        replace_frame(connection, "stitched.rejected_outcome", reported.rejected)
+        connection.execute("commit")
+    checked = check_queue(queue)
+    failed = [o for o in checked if not o.is_passed]
+    rows = "\n".join(
+        f"| {r['rank']} | {r['device_no']} | {r['score']:.1f} | {r['reasons']} |"
+        for r in queue.filter(pl.col("is_listed")).head(20).iter_rows(named=True)
+    )
+    yield dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": queue.height,
+            "listed": int(queue["is_listed"].sum()),
+            "silent": silent.height,
+            "queue": dg.MetadataValue.md(f"| rank | car | score | reasons |\n|---|---|---|---|\n{rows}"),
+            "outcomes": outcomes.height,
+            "outcomes_rejected": reported.rejected.height,
+            "precision_so_far": f"{right['confirmed'][0]} of {right['n'][0]} visits that an episode preceded",
+        }
+    )
+    is_severe = any(o.severity is not Severity.FLAG for o in failed)
+    yield dg.AssetCheckResult(
+        check_name="inspection_queue_schema",
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR if is_severe else dg.AssetCheckSeverity.WARN,
+        metadata={"failed": [f"{o.check_name}: {o.example}" for o in failed]},
+    )
