@@ -15,14 +15,15 @@ import numpy as np
 
 from baas_dagster.simulator.deliveries import Deliveries, gates_of, in_master
 from baas_dagster.simulator.events import Plan, plan_events
+from baas_dagster.simulator.faults import Fault, PlannedFault
 from baas_dagster.simulator.fleet import STANDARD_FLEETS, FleetSpec, custom_fleet, draw_fleet, months_of
 from baas_dagster.simulator.layouts import layout_of
 from baas_dagster.simulator.life import CarLife
 from baas_dagster.simulator.packs import type_curve
-from baas_dagster.simulator.truth import Truth
+from baas_dagster.simulator.truth import Truth, moment
 from baas_dagster.simulator.vehicle import Car
 
-__all__ = ["STANDARD_FLEETS", "FleetSpec", "SimulationSummary", "custom_fleet", "simulate"]
+__all__ = ["STANDARD_FLEETS", "FleetSpec", "PlannedFault", "SimulationSummary", "custom_fleet", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def simulate(
     for life in lives:
         life.finish({months[m]: gate for (index, m), gate in gates.items() if index == life.car.index})
         book.add("truth_device", _device_row(fleet, life.car, plans))
+        book.extend("truth_fault", (_fault_row(life.car, fault) for fault in life.car.faults))
     if truth is not None:
         book.write(truth)
     monthly = book.frames()["truth_month"]
@@ -88,6 +90,21 @@ def simulate(
         gps_rows=int(monthly["gps_rows"].sum()),
         distance_km=float(monthly["distance_km"].sum()),
     )
+
+
+def _fault_row(car: Car, fault: Fault) -> dict[str, object]:
+    return {
+        "device_no": car.device_no,
+        "code": fault.code,
+        "variant": fault.variant,
+        "cell_no": fault.cell_no,
+        "module_no": fault.module_no,
+        "strength": fault.strength,
+        "size": None if np.isnan(fault.size) else fault.size,
+        "unit": fault.unit,
+        "onset_at": moment(fault.onset_s),
+        "ended_at": None if fault.ended_s is None else moment(fault.ended_s),
+    }
 
 
 def _device_row(fleet: FleetSpec, car: Car, plans: dict[tuple[int, int], Plan]) -> dict[str, object]:

@@ -22,6 +22,7 @@ from baas_dagster.simulator.table import MISSING
 from baas_dagster.simulator.vehicle import Car, Floats, Ints
 
 __all__ = [
+    "COUNTERS",
     "Display",
     "Gap",
     "OdometerEvent",
@@ -34,7 +35,7 @@ __all__ = [
     "teleport",
 ]
 
-_COUNTERS = ("charged_ah", "discharged_ah", "charged_kwh", "discharged_kwh", "plug_kwh", "plug_quick_kwh", "op_time")
+COUNTERS = ("charged_ah", "discharged_ah", "charged_kwh", "discharged_kwh", "plug_kwh", "plug_quick_kwh", "op_time")
 _ROUND = (
     ("ODO_STALE", ""),
     ("ODO_SMALL_FALL", ""),
@@ -283,7 +284,7 @@ class _Event:
         self.offset[row:] += by_km
         self.display.offset_km += by_km
         if variant == "with_counters":
-            for name in _COUNTERS:
+            for name in COUNTERS:
                 base = float(s[name][row])
                 s[name][row:] -= base
                 self.display.counter_base[name] = self.display.counter_base.get(name, 0.0) + base

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from baas_dagster.simulator.faults import ODDITIES, PlannedFault, draw_faults, rebalancing_v
 from baas_dagster.simulator.motion import Site
 from baas_dagster.simulator.packs import PACK_ORDER, PACKS, SOC_GRID, PackType, pack_with_cells, type_curve
 from baas_dagster.simulator.vehicle import ERRORS, Car, Floats
@@ -39,6 +40,8 @@ class FleetSpec:
     cell_count: int | None = None  # forces one pack type
     has_gps: bool = True
     plain_cars: bool = False  # every car with BMS, GPS (as has_gps) and odometer
+    faults: tuple[PlannedFault, ...] = ()  # cars not named are healthy
+    oddities: tuple[tuple[int, str], ...] = ()  # (index of the car, of faults.ODDITIES): no fault
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
@@ -46,6 +49,8 @@ class FleetSpec:
             raise ValueError("a fleet needs devices >= 1, months >= 1, dt_s >= 1 s and 0.1 to 12 hours per day")
         if unknown := set(self.gated) - set(GATES):
             raise ValueError(f"unknown gates {sorted(unknown)}: {GATES}")
+        if unknown := {name for _, name in self.oddities} - set(ODDITIES):
+            raise ValueError(f"unknown oddities {sorted(unknown)}: {ODDITIES}")
 
     @property
     def rows_per_device_month(self) -> int:
@@ -64,14 +69,49 @@ def _standard(name: str, devices: int, months: int, dt_s: float, rows: int, **op
     return replace(spec, **options)
 
 
+_FAULTS = (
+    PlannedFault(1, "CELL_SELF_DISCHARGE", 2.0),
+    PlannedFault(3, "TEMP_SPREAD", 2.0),
+    PlannedFault(4, "CELL_OUTLIER", 1.0),
+    PlannedFault(7, "CELL_OUTLIER", 2.0, "capacity"),
+    PlannedFault(8, "CELL_LOWEST", 2.0),
+    PlannedFault(11, "TEMP_HIGH", 2.0),
+    PlannedFault(14, "CELL_SPREAD", 2.0),
+    PlannedFault(16, "INSULATION_LOW", 4.0),
+    PlannedFault(21, "COUNTER_DRIFT", 2.0, "asymmetry"),
+    PlannedFault(24, "TEMP_RISE", 2.0),
+    PlannedFault(28, "SOC_JUMP", 2.0),
+    PlannedFault(33, "SOH_FADE", 2.0),
+    PlannedFault(36, "FAULT_OR_SENSOR", 1.0, "hot"),
+    # a weak cell of a car that is driven empty
+    PlannedFault(38, "CELL_OVERVOLT"),
+    PlannedFault(38, "CELL_UNDERVOLT"),
+    PlannedFault(38, "SOC_LOW"),
+    # a unit that fails bit by bit
+    PlannedFault(44, "TEMP_SENSOR"),
+    PlannedFault(44, "COUNTER_RESET"),
+    PlannedFault(44, "SENSOR_FROZEN"),
+    PlannedFault(44, "DEVICE_SILENT", days=(79.0, 88.0)),
+)
+"""15 cars of ``faulty``; the others are healthy."""
+
+_ODDITIES = ((6, "padded"), (10, "rebalances"), (12, "rarely"), (20, "rebalances"), (27, "rarely"), (34, "rebalances"))
+"""Healthy cars of ``faulty`` that look odd."""
+
+_DEMO_FAULTS = (
+    PlannedFault(0, "CELL_SELF_DISCHARGE", 2.0, days=(31.0, 38.0)),
+    PlannedFault(1, "TEMP_SPREAD", 2.0, days=(31.0, 38.0)),
+)
+"""The two faulty cars of ``demo``: both have BMS, cells and GPS."""
+
 STANDARD_FLEETS: dict[str, FleetSpec] = {
     fleet.name: fleet
     for fleet in (
         _standard("tiny", 3, 2, 60, 2_000),
-        _standard("demo", 6, 3, 10, 15_000),
+        _standard("demo", 6, 3, 10, 15_000, faults=_DEMO_FAULTS),
         _standard("fine", 12, 3, 2, 60_000, event_rounds=3),
         _standard("coarse", 20, 6, 10, 25_000, event_rounds=3, gated=("interleaved",)),
-        _standard("faulty", 60, 6, 30, 8_000),
+        _standard("faulty", 60, 6, 30, 8_000, faults=_FAULTS, oddities=_ODDITIES),
         _standard("year", 10, 12, 60, 5_000, event_rounds=2, gated=("interleaved",), broken_files=True),
     )
 }
@@ -95,11 +135,15 @@ def stream(seed: int, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
-CAR_STREAM, LIFE_STREAM, LOG_STREAM, EVENT_STREAM, DELIVERY_STREAM, WEATHER_STREAM, CITY_STREAM = range(7)
+CAR_STREAM, LIFE_STREAM, LOG_STREAM, EVENT_STREAM, DELIVERY_STREAM, WEATHER_STREAM, CITY_STREAM, FAULT_STREAM = range(8)
 """First key of every stream: what the numbers are drawn for."""
 
 _CITIES = ((37.55, 127.03), (36.35, 127.38), (37.28, 127.02), (35.87, 128.60))
 """Seoul, Daejeon, Suwon, Daegu: latitude, longitude."""
+
+
+def _begin_s(spec: FleetSpec) -> int:
+    return int(np.datetime64(spec.first_month, "M").astype("datetime64[s]").astype(np.int64))
 
 
 def _is_first_no_gps(spec: FleetSpec) -> int:
@@ -133,6 +177,11 @@ def draw_car(spec: FleetSpec, seed: int, index: int, pack: PackType | None = Non
     padded: tuple[int, ...] = ()
     if not spec.plain_cars and spec.quirks:
         padded = ((), (0, 0), (-40,), (215, 215), (471,), (21,))[index % 6]  # tail sensors that do not exist
+    oddities = tuple(name for at, name in spec.oddities if at == index)
+    if "padded" in oddities:
+        padded = (0,) * 12
+    wrong = stream(seed, FAULT_STREAM, index)
+    planned = [plan for plan in spec.faults if plan.index == index]
     city = index % len(_CITIES)
     return Car(
         index=index,
@@ -169,6 +218,9 @@ def draw_car(spec: FleetSpec, seed: int, index: int, pack: PackType | None = Non
         drives_at_midnight=index % 3 == 1,
         goes_silent=index % 4 == 3,
         climate_offset_c=float(rng.normal(0, 1.0)) + (0.0, 0.4, 0.2, 1.8)[city],
+        faults=draw_faults(planned, wrong, _begin_s(spec), cells, sensors),
+        oddities=oddities,
+        rebalancing_v=rebalancing_v(wrong, cells, _begin_s(spec), spec.months) if "rebalances" in oddities else None,
     )
 
 

@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from baas_dagster.simulator.events import Display, Gap, Plan, cut_gaps, event_stream, missing, show_odometer, teleport
+from baas_dagster.simulator.events import (
+    COUNTERS,
+    Display,
+    Gap,
+    Plan,
+    cut_gaps,
+    event_stream,
+    missing,
+    show_odometer,
+    teleport,
+)
+from baas_dagster.simulator.faults import Course
 from baas_dagster.simulator.fleet import LIFE_STREAM, LOG_STREAM, FleetSpec, months_of, stream
 from baas_dagster.simulator.logger import Samples, bms_table, gps_table, join, kept, sample_bms, sample_gps, split_at
 from baas_dagster.simulator.schedule import DAY_S, Pacing, ambient_of, month_bounds, month_stretches, new_state
@@ -67,6 +78,7 @@ class CarLife:
         self._track_soc: list[NDArray[np.float64]] = [np.array([self.state.soc])]
         self._rows: dict[str, tuple[int, int]] = {}
         self._last_s = self.begin_s
+        self.course = Course(self.car.faults, self.state.capacity_ah, self.car.temp_offset_c)
 
     def live(self, month_index: int, korean: bool = False) -> CarMonth:
         """The car's next month."""
@@ -76,10 +88,18 @@ class CarLife:
         bms_parts, gps_parts = ([part] if part else [] for part in self._spill)
         for stretch in month_stretches(car, self.state, self.rng, month, self.end_s, self.pacing, self.ambient):
             self._record(stretch)
+            silent_s = self.course.silent_from_s
+            if stretch.end_s >= silent_s:
+                self._record_silence(stretch, int(silent_s))
+            if stretch.start_s >= silent_s:
+                continue
             if car.has_bms:
-                bms_parts.append(sample_bms(stretch, spec.dt_s))
+                samples = sample_bms(stretch, spec.dt_s)
+                self.course.add_columns(samples, stretch.current_a, stretch.soc, stretch.temp_c, stretch.start_s)
+                bms_parts.append(kept(samples, samples["t"] < silent_s))
             if car.has_gps:
-                gps_parts.append(sample_gps(stretch, spec.gps_dt_s or spec.dt_s, log_rng))
+                fixes = sample_gps(stretch, spec.gps_dt_s or spec.dt_s, log_rng)
+                gps_parts.append(kept(fixes, fixes["t"] < silent_s))
         month_end = month_bounds(month)[1]
         bms, bms_spill = split_at(join(bms_parts), month_end)
         gps, gps_spill = split_at(join(gps_parts), month_end)
@@ -101,6 +121,7 @@ class CarLife:
         bms_rows, gps_rows, touched = None, None, np.zeros(0, dtype=bool)
         starts = np.zeros(0, dtype=bool)
         if bms and len(bms["t"]):
+            self.course.restart_counters(bms, COUNTERS)
             if car.has_odometer:
                 odometer, events, touched = show_odometer(car, bms, plan, self.display, chance, self.spec.dt_s)
                 self.truth.extend("truth_odometer_event", (_event_row(event, month) for event in events))
@@ -143,6 +164,15 @@ class CarLife:
                         "to_km": begin_km + gap.size_km,
                     },
                 )
+
+    def _record_silence(self, stretch: Stretch, silent_s: int) -> None:
+        """A stretch of which nothing is logged from ``silent_s`` on. Its kilometres stay unlogged."""
+        days = stretch.seconds[:-1] // DAY_S
+        km = np.where(stretch.seconds[:-1] >= silent_s, np.diff(stretch.odometer_m) / 1000, 0.0)
+        for day in range(int(days[0]), int(days[-1]) + 1):
+            self.book.add(day, unlogged_km=float(km[days == day].sum()))
+        begin_s = max(stretch.start_s, silent_s)
+        self.gaps.append(Gap(begin_s, stretch.end_s, float(km.sum()), covers_gps=True))
 
     def _record_parked(self, until_s: int) -> None:
         volts = self.car.pack.cell_count * float(self.car.ocv(float(self._track_soc[-1][-1])))

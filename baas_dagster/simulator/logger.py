@@ -9,6 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from baas_dagster.simulator.faults import (
+    balancing_period,
+    cells_extra_v,
+    frozen_rows,
+    insulation_kohm,
+    temperatures_c,
+)
 from baas_dagster.simulator.motion import EARTH_RADIUS_M
 from baas_dagster.simulator.table import Choice, Column, Lists, Moment, Number, Table
 from baas_dagster.simulator.vehicle import ERRORS, Car, Floats, Ints, Stretch, first_order
@@ -150,6 +157,7 @@ def cell_readings(car: Car, s: Samples, rng: np.random.Generator) -> NDArray[np.
     fall = (s["cell_v_before"] - s["cell_v"]).astype(np.float32)
     mean = s["cell_v"].astype(np.float32)
     step = np.float32(car.cell_step_mv / 1000)
+    extra = _cells_extra_v(car, s)
     for begin in range(0, n, 8_192):
         rows = slice(begin, begin + 8_192)
         volts = rng.standard_normal((len(mean[rows]), cells), dtype=np.float32)
@@ -157,9 +165,20 @@ def cell_readings(car: Car, s: Samples, rng: np.random.Generator) -> NDArray[np.
         volts += mean[rows, None] + offset
         volts += amps[rows, None] * per_cell_ohm
         volts += fall[rows, None] * delay
+        for at, values in extra.items():
+            volts[:, at] += values[rows].astype(np.float32)
+        if car.rebalancing_v is not None:
+            period = balancing_period(s["t"][rows].astype(np.int64), len(car.rebalancing_v))
+            volts += car.rebalancing_v[period].astype(np.float32)
         volts /= step
         readings[rows] = np.rint(volts) * car.cell_step_mv
     return readings
+
+
+def _cells_extra_v(car: Car, s: Samples) -> dict[int, Floats]:
+    """What faults add to single cells, V."""
+    ac_a = car.pack.ac_kw * 1000 / (car.pack.cell_count * 3.75)
+    return cells_extra_v(car.faults, s, car.ocv, car.pack.chemistry, car.pack.capacity_ah, ac_a)
 
 
 def bms_table(car: Car, s: Samples, odometer: Ints, rng: np.random.Generator, month: str) -> Table:
@@ -178,6 +197,7 @@ def bms_table(car: Car, s: Samples, odometer: Ints, rng: np.random.Generator, mo
         + car.temp_offset_c
         + 0.004 * np.abs(s["current"])[:, None] * np.linspace(0, 1, len(car.temp_offset_c))
     )
+    temps_c = temperatures_c(car.faults, s, temps_c)
     temps = np.round(temps_c).astype(np.int32)
     pads = np.tile(np.array(car.padded_temps, dtype=np.int32), (n, 1))
     soc = np.round(s["bms_soc"] * 2) * 5
@@ -185,7 +205,10 @@ def bms_table(car: Car, s: Samples, odometer: Ints, rng: np.random.Generator, mo
     speed_kmh = s["speed"] * 3.6 * (1 + car.speed_gain)
     kw_now = car.pack.dc_kw * np.clip((100 - s["bms_soc"]) / 25, 0.03, 1) * np.interp(s["temp"], [-15, 15], [0.35, 1])
     out_kw = car.pack.cell_count * car.pack.capacity_ah * 7.4e-3 * np.interp(s["temp"], [-15, 12], [0.45, 1])
-    insulation = np.where(s["since_start"] < 3, 0, car.insulation_cap_kohm)
+    insulation = np.where(s["since_start"] < 3, 0, car.insulation_cap_kohm).astype(np.float64)
+    insulation = insulation_kohm(car.faults, s, insulation)
+    voltage = s["voltage"] + sum(_cells_extra_v(car, s).values())
+    held = frozen_rows(car.faults, s)
     left = np.minimum(s["left_s"] / 60, 1200) * charging
     columns: dict[str, Column] = {
         "device_no": Choice(np.zeros(n, dtype=np.int64), (car.device_no,)),
@@ -240,8 +263,8 @@ def bms_table(car: Car, s: Samples, odometer: Ints, rng: np.random.Generator, mo
         "msg_id": Choice(np.zeros(n, dtype=np.int64), ("0x7EC",)),
         "odometer": Number(odometer, 0 if car.odometer_resolution_km == 1 else 1),
         "op_time": _number(s["op_time"]),
-        "pack_current": _number(s["seen_current"] + rng.normal(0, 0.06, n), 1),
-        "pack_volt": _number(s["voltage"] + rng.normal(0, 0.04, n), 1),
+        "pack_current": _number((s["seen_current"] + rng.normal(0, 0.06, n))[held], 1),
+        "pack_volt": _number((voltage + rng.normal(0, 0.04, n))[held], 1),
         "seq": Number(np.arange(1, n + 1, dtype=np.int64)),
         "slow_chrg_port_conn": _flag(plugged & ~quick),
         "soc": Number(soc.astype(np.int64), 1),

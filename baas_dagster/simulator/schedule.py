@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from baas_dagster.simulator.faults import drives_today, runs_empty
 from baas_dagster.simulator.fleet import WEATHER_STREAM, stream
 from baas_dagster.simulator.motion import distance_m, ground_path
 from baas_dagster.simulator.vehicle import (
@@ -117,7 +118,11 @@ def month_stretches(
         day_s = begin_s + day * DAY_S
         wanted = pacing.driving_wanted_s(day_s + DAY_S)
         is_last = day == days - 1
-        if day in silent or (wanted < 500 and not (is_last and car.drives_at_midnight)):
+        if (
+            not drives_today(car.oddities, day)
+            or day in silent
+            or (wanted < 500 and not (is_last and car.drives_at_midnight))
+        ):
             continue
         for stretch in _day(car, state, rng, day_s, wanted, is_last, last_s, pacing, ambient):
             pacing.awake_s += len(stretch.current_a)
@@ -155,7 +160,8 @@ def _day(
         direct_m = distance_m(car.sites[state.place], car.sites[goal])
         length_m = direct_m * float(rng.uniform(1.16, 1.38))
         needed = length_m * _KWH_PER_M / (car.pack.cell_count * 3.65e-3 * state.capacity_ah)
-        if state.soc - needed < 0.13:
+        is_late = runs_empty(car.faults, leave_s)
+        if state.soc - needed < (0.02 if is_late else 0.13):
             until = min(1.0, max(car.charge_to_pct / 100, needed + 0.3))
             yield from _kept(car, state, rng, leave_s, _charge_plan(car, state, rng, until), last_s, ambient)
             leave_s = max(leave_s, state.at_s + 120)
@@ -173,7 +179,8 @@ def _day(
         is_home_done = goal == HOME and wanted_s < 900
         at_charger = goal == HOME or not car.site_has_home_charger
         is_ahead = pacing.owed_s(state.at_s) < -3 * 3600
-        if state.soc < 0.3 or (state.soc * 100 < car.charge_below_pct and at_charger and not is_ahead):
+        is_wanted = state.soc * 100 < car.charge_below_pct and at_charger and not is_ahead
+        if state.soc < (0.04 if is_late else 0.3) or (is_wanted and not is_late):
             plan = _charge_plan(car, state, rng, car.charge_to_pct / 100)
             yield from _kept(car, state, rng, state.at_s + int(rng.integers(90, 900)), plan, last_s, ambient)
         elif car.pack.has_v2l and goal > WORK and state.soc > 0.55 and rng.uniform() < 0.12:

@@ -38,6 +38,9 @@ table                       one row per                    columns
 ``truth_charging_session``  connection (AC, DC, V2L)       device_no, connected_at, started_at, ended_at,
                                                            disconnected_at, mode, energy_kwh, charge_ah, soc_start,
                                                            soc_end, power_max_kw, temp_start_c, lat, lng, logged_share
+``truth_fault``             fault of a car                 device_no, code, variant (``faults``), cell_no, module_no,
+                                                           strength (multiple of the reference; NULL: present or
+                                                           absent), size, unit, onset_at, ended_at (NULL: it lasts)
 ``truth_row_fault``         car, month, table, kind        device_no, measured_month, table_name, kind, n (rows)
 ``truth_file``              member that holds data, or     path (landing file), member (inside it; '' for a bare file),
                             is no data                     kind, container, devices, months, quirks, data_rows,
@@ -199,6 +202,9 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
     "truth_charging_session": _schema(
         "device_no:s connected_at:t started_at:t ended_at:t disconnected_at:t mode:s energy_kwh:f charge_ah:f "
         "soc_start:f soc_end:f power_max_kw:f temp_start_c:f lat:f lng:f logged_share:f"
+    ),
+    "truth_fault": _schema(
+        "device_no:s code:s variant:s cell_no:i module_no:i strength:f size:f unit:s onset_at:t ended_at:t"
     ),
     "truth_row_fault": _schema("device_no:s measured_month:s table_name:s kind:s n:i"),
     "truth_file": _schema(

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from baas_dagster.simulator.faults import Fault, extra_fade, seen_current, soc_steps
 from baas_dagster.simulator.motion import Path, Site, speed_profile
 from baas_dagster.simulator.packs import SOC_GRID, PackType, maker_table
 
@@ -129,11 +130,14 @@ class Car:
     drives_at_midnight: bool
     goes_silent: bool
     climate_offset_c: float
-    faults: tuple[object, ...] = ()  # injected battery and sensor faults
+    faults: tuple[Fault, ...] = ()  # of battery, sensors and units
+    oddities: tuple[str, ...] = ()  # of ``faults.ODDITIES``
+    rebalancing_v: Floats | None = None  # (periods of nine days, cells), what its BMS's balancing adds
 
     def capacity_ah(self, years: float) -> float:
         """True capacity after ``years`` of the simulated history, Ah."""
-        return self.capacity_new_ah * (self.soh_start_pct - self.fade_pct_per_year * years) / 100
+        fade = self.fade_pct_per_year + extra_fade(self.faults)
+        return self.capacity_new_ah * (self.soh_start_pct - fade * years) / 100
 
     def ocv(self, soc: Floats | float) -> Floats:
         """Open-circuit voltage of the mean cell, V."""
@@ -397,7 +401,12 @@ def _advance(
     temp = first_order(air + heat_w / cooling_w_per_k, PHYSICS.thermal_seconds_awake, state.temp_c)
     driven = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2)])
     seen = current * (1 + car.current_gain) + car.current_offset_a
+    seconds = state.at_s + np.arange(len(current), dtype=np.int64)
+    seen = seen_current(car.faults, seconds, seen)
     bms_soc = state.bms_soc_pct + np.concatenate([[0.0], np.cumsum(seen[:-1])]) / 36 / car.bms_capacity_ah
+    steps = soc_steps(car.faults, kind, seconds, state.bms_soc_pct)
+    if steps is not None:
+        bms_soc = bms_soc + steps
     if filled:  # the BMS is led to 100 where the charge is complete
         progress = np.clip(np.cumsum(active) / max(int(active.sum()), 1), 0, 1)
         bms_soc = bms_soc + (100.0 - bms_soc[int(np.flatnonzero(active)[-1])]) * progress**4

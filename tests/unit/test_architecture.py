@@ -24,15 +24,17 @@ ALLOWED = {
     "anomaly": set(),
     "outcomes": {"settings", "durable", "anomaly.codes", "anomaly.outcomes"},
     "schemas": {"telemetry", "settings", "anomaly"},
-    "simulator": {"telemetry.columns"},
+    # never the settings of detectors: a fault's size is its own
+    "faultbench": {"anomaly.detector", "anomaly.rows", "telemetry.columns"},
+    "simulator": {"faultbench.reference", "telemetry.columns"},
     "resources": {"settings", "durable", "partitions", "telemetry"},
     "released": {"durable"},
     "state": {"settings", "outcomes", "partitions", "released", "resources", "telemetry"},
     "intake": {"settings", "partitions", "progress", "resources", "state", "telemetry"},
 }
 WITHOUT_DAGSTER = (
-    "settings", "durable", "progress", "telemetry", "mileage", "battery", "anomaly", "outcomes", "schemas", "simulator",
-    "state", "intake", "released",
+    "settings", "durable", "progress", "telemetry", "mileage", "battery", "anomaly", "outcomes", "faultbench", "schemas",
+    "simulator", "state", "intake", "released",
 )  # fmt: skip
 
 
