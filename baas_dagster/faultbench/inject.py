@@ -106,10 +106,10 @@ def settled(fault: Injection, rows: Rows) -> Injection:
 
 
 # --- resolution -------------------------------------------------------------------------------------------------------
-def resolution(values: NDArray[np.integer]) -> int:
-    """Step of whole numbers: their greatest common divisor; 1 where they say nothing."""
-    sample = np.unique(values[values != NO_VALUE])
-    return int(np.gcd.reduce(np.abs(sample.astype(np.int64)))) or 1 if len(sample) > 1 else 1
+def resolution(values: NDArray[np.integer], steps: tuple[int, ...] = (20, 10, 5, 2, 1)) -> int:
+    """Step of whole numbers: the first of ``steps`` that divides them all; the last where there are none."""
+    sample = np.unique(values[values != NO_VALUE]).astype(np.int64)
+    return next((step for step in steps if len(sample) and not (sample % step).any()), steps[-1])
 
 
 def _shifted(values: F64, by: F64, step: float, rows: Rows, fault: Injection) -> F64:
@@ -310,8 +310,8 @@ def _with_modules(rows: Rows, fault: Injection, by_k: dict[int, F64], *, is_boun
     """Modules (by position) shifted by so many K (n,); per-row figures of the modules follow."""
     if rows.module_temp_dc is None:
         return rows
-    matrix, step = rows.module_temp_dc.copy(), resolution(rows.module_temp_dc[:: max(1, len(rows) // 5_000)])
-    step = step if step in (1, 5, 10) else 10
+    matrix = rows.module_temp_dc.copy()
+    step = resolution(rows.module_temp_dc[:: max(1, len(rows) // 5_000)], (10, 5, 1))
     touched = np.zeros(len(rows), dtype=bool)
     for at, by in by_k.items():
         by_dc = np.where(rows.t_s >= fault.onset_s, 10 * by, 0.0)
@@ -357,7 +357,7 @@ def _warm_module(rows: Rows, car: Car, fault: Injection) -> Rows:
 
 
 def _hot_pack(rows: Rows, car: Car, fault: Injection) -> Rows:
-    """The pack heats until the module is at the size for 10 min, once a day; the others stay a little behind."""
+    """The pack heats until the module is at the size for 10 min, once a day; the others stay at least 2 K behind."""
     at = _module_at(rows, fault)
     if at is None or rows.module_temp_dc is None:
         return rows
@@ -368,9 +368,14 @@ def _hot_pack(rows: Rows, car: Car, fault: Injection) -> Rows:
         middle = (rows.t_s[first] + rows.t_s[last]) / 2
         shape = np.interp(rows.t_s, middle + np.array([-300 - ramp, -300, 300, 300 + ramp]), [0, 1, 1, 0])
         share = np.maximum(share, shape * _between(rows, first, last, -np.inf, np.inf))
-    missing = np.maximum(fault.size - np.nan_to_num(_masked(rows.module_temp_dc[:, at]) / 10, nan=fault.size), 0.0)
-    others = {i: 0.92 * share * missing for i in range(rows.module_temp_dc.shape[1]) if i != at}
-    return _with_modules(rows, fault, {**others, at: share * missing})
+    temps = np.nan_to_num(_masked(rows.module_temp_dc) / 10, nan=fault.size)
+    missing = np.maximum(fault.size - temps, 0.0)
+    others = {
+        i: share * np.minimum(0.92 * missing[:, at], np.maximum(missing[:, i] - 2.0, 0.0))
+        for i in range(temps.shape[1])
+        if i != at
+    }
+    return _with_modules(rows, fault, {**others, at: share * missing[:, at]})
 
 
 def _rising_module(rows: Rows, car: Car, fault: Injection) -> Rows:
@@ -429,14 +434,20 @@ def _with_soc(rows: Rows, by: F64) -> Rows:
 
 
 def _empty_soc(rows: Rows, car: Car, fault: Injection) -> Rows:
-    """SoC falls to 3 % over a stretch a day, at most 2 points a minute, and stays there for its last ten minutes."""
+    """SoC falls to 3 % over a stretch a day and stays there for its last ten minutes.
+
+    At most 2 points a minute: a pack that was fuller has lost the rest in the silence before. Only where silence lies
+    around the stretch, so that no step shows between near rows.
+    """
     soc, by = rows["soc_pct"], np.zeros(len(rows))
-    for first, last in _daily(rows, fault, 900.0, np.isfinite(soc) & (rows["pack_current_a"] < _CHARGE_A)):
-        ramp_s = rows.t_s[last] - rows.t_s[first] - 600
-        if (soc[first] - 3) / max(ramp_s / 60, 1e-9) > 2:
+    silence = np.append(rows.gap_s, np.inf) > _GAP_S
+    for first, last in _daily(rows, fault, 900.0, ~_is_charging(rows) & np.isfinite(soc)):
+        if not (silence[first] and silence[last + 1]):
             continue
-        share = np.clip((rows.t_s - rows.t_s[first]) / ramp_s, 0, 1) * _between(rows, first, last, -np.inf, np.inf)
-        by = np.where(share > 0, share * np.minimum(3.0 - soc, 0.0), by)
+        ramp_s = rows.t_s[last] - rows.t_s[first] - 600
+        begins = min(float(soc[first]), 3.0 + 2.0 * ramp_s / 60)
+        falling = np.interp(rows.t_s, rows.t_s[first] + np.array([0.0, ramp_s]), [begins, 3.0])
+        by = np.where(_between(rows, first, last, -np.inf, np.inf), np.minimum(falling - soc, 0.0), by)
     return _with_soc(rows, np.nan_to_num(by))
 
 

@@ -33,8 +33,8 @@ ALLOWED = {
     "intake": {"settings", "partitions", "progress", "resources", "state", "telemetry"},
 }
 WITHOUT_DAGSTER = (
-    "settings", "durable", "progress", "telemetry", "mileage", "battery", "anomaly", "outcomes", "faultbench", "schemas",
-    "simulator", "state", "intake", "released",
+    "settings", "durable", "progress", "telemetry", "mileage", "battery", "anomaly", "outcomes", "faultbench",
+    "schemas", "simulator", "state", "intake", "released",
 )  # fmt: skip
 
 
