@@ -345,9 +345,10 @@ def temperatures_c(faults: tuple[Fault, ...], samples: Samples, temps_c: Floats)
         elif fault.code == "TEMP_HIGH":
             since = _since(samples, fault, (_DRIVE, _AC, _DC), 1, 2_700, 60)
             share = np.interp(np.nan_to_num(since, nan=-1.0), [0, 1_800, 2_400, 4_800], [0, 1, 1, 0])
-            missing = np.maximum(fault.size - temps_c[:, at], 0.0)
-            temps_c += 0.92 * (share * missing)[:, None]
-            temps_c[:, at] += 0.08 * share * missing
+            missing = np.maximum(fault.size - temps_c, 0.0)
+            others = np.minimum(0.92 * missing[:, [at]], np.maximum(missing - 2.0, 0.0))
+            others[:, at] = missing[:, at]  # the hottest by 2 K at least
+            temps_c += share[:, None] * others
         elif fault.code == "TEMP_RISE":
             since = np.nan_to_num(_since(samples, fault, (_DRIVE, _AC, _DC), 2, 1_200, 480), nan=-1.0)
             rise = np.clip(since / 60, 0.0, 3.0) * fault.size
