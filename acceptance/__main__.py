@@ -20,7 +20,7 @@ from dagster import BetaWarning, PreviewWarning
 from baas_dagster.settings import PROJECT_ROOT
 
 PARTS = ("chain", "battery", "anomalies", "operation")
-_MADE = ("chain", "battery")
+_MADE = ("chain", "battery", "anomalies")
 
 
 def main() -> int:
@@ -36,11 +36,11 @@ def main() -> int:
         return 0
     for category in (BetaWarning, PreviewWarning):
         warnings.simplefilter("ignore", category)
-    from acceptance import battery, chain
+    from acceptance import anomalies, battery, chain
     from acceptance.page import misses, put, render
     from acceptance.runs import Runs
 
-    accepts = {"chain": chain.accept, "battery": battery.accept}
+    accepts = {"chain": chain.accept, "battery": battery.accept, "anomalies": anomalies.accept}
     page = asked.out.read_text(encoding="utf-8") if asked.out.exists() else ""
     with tempfile.TemporaryDirectory(prefix="acceptance-") as temporary:
         runs = Runs(asked.seed, asked.keep or Path(temporary))

@@ -18,6 +18,7 @@ __all__ = ["TITLES", "misses", "put", "render"]
 TITLES = {
     "chain": "Chain: from delivery to published mileage",
     "battery": "Battery: charging, driving, capacity and state of health",
+    "anomalies": "Anomalies: faults found, false episodes, the inspection queue",
 }
 """Part -> its heading."""
 

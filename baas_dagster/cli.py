@@ -315,6 +315,48 @@ def outcome_list(
 
 
 @app.command()
+def faultbench(
+    count: Annotated[
+        int, typer.Option(help="Faults of each code and strength; 20 are the least that say something.")
+    ] = 24,
+    device: Annotated[list[str] | None, typer.Option(help="Only these cars: healthy ones. Default: all.")] = None,
+    seed: Annotated[int, typer.Option(help="Who gets which fault.")] = 1,
+) -> None:
+    """Put faults of known size into your own logs and count what the detectors find; nothing is published."""
+    settings = _settings()
+    _quiet()
+    from baas_dagster.faultbench.bench import Plan
+    from baas_dagster.faults_injected import bench_home
+
+    if not settings.warehouse.exists():
+        raise typer.BadParameter(f"{settings.root} has no logs yet: run `baas run` first", param_hint="BAAS_HOME")
+
+    def told(what: str, done: int, of: int) -> None:
+        if done % 50 == 0:
+            errors.print(f"{what}: {done}{f' of {of}' if of else ''}", highlight=False)
+
+    found = bench_home(settings, Plan(count=count, seed=seed), device, told)
+    table = Table(
+        "code", "variant", "strength", "n", "found", "right", "delay d", "severity >= 2", title="Faults injected"
+    )
+    for row in found.summary.iter_rows(named=True):
+        shares = ["" if row[k] is None else f"{row[k]:.0%}" for k in ("found_share", "right_share")]
+        strength = "" if row["strength"] is None else f"{row['strength']:g} x"
+        delay = "" if row["delay_days"] is None else f"{row['delay_days']:g}"
+        table.add_row(
+            row["code"], row["variant"], strength, str(row["n"]), *shares, delay, f"{row['severe_share']:.0%}"
+        )
+    console.print(table)
+    console.print(
+        f"untouched logs, {found.car_months} car-months: {found.false_per_100(2):.2f} episodes of severity 2 and more "
+        f"per 100, {found.false_per_100(3):.2f} of severity 3",
+        highlight=False,
+    )
+    for code, reason, n in found.unjudged.iter_rows():
+        errors.print(f"- {code}: {n} cars got none: {reason}", style="yellow", highlight=False)
+
+
+@app.command()
 def dev(port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000) -> None:
     """The Dagster UI with sensor and schedule, on this machine alone."""
     settings = _settings()

@@ -98,6 +98,7 @@ class TemperatureRules:
     )  # K from the median module; warn
     # and alarm after DOMAIN 7, watch: twice what healthy modules show (1.6 K and 0.6 K of gradient, 1 K steps) [prop]
     high_lines_c: tuple[float | None, float | None, float | None] = (45.0, 55.0, 60.0)  # degC (DOMAIN 7)
+    hot_within_k: float = 2.0  # K below the hottest within which readings of 1 K tie; their means decide
     rise_lines_k_per_min: tuple[float | None, float | None, float | None] = (None, 3.0, None)  # K/min (DOMAIN 7)
     rise_s: float = 120.0  # s over which a rise is taken (DOMAIN 7)
     rise_rows: int = 2  # steps between rows it must consist of

@@ -22,7 +22,8 @@ from baas_dagster.anomaly.windows import days_of, held, listed, mean_of, moment
 __all__ = ["DETECTOR"]
 
 F64 = NDArray[np.float64]
-_HIGH, _APART, _RISE, _RANGE, _STUCK, _JUMP = "high", "apart", "rise", "range", "stuck", "jump"
+_HIGH, _HOT_MEAN, _APART, _RISE, _RANGE = "high", "hot_mean", "apart", "rise", "range"
+_STUCK, _JUMP = "stuck", "jump"
 
 
 # --- LOCAL ------------------------------------------------------------------------------------------------------------
@@ -66,7 +67,15 @@ def _days(rows: Rows, temps: F64, apart: F64 | None, rules: TemperatureRules) ->
             "n": len(at),
             "temp_c": mean_of(temps[at].ravel()),
         }
-        figures: list[tuple[str, F64]] = [(_HIGH, _greatest(high[at]))]
+        hottest = _greatest(high[at])
+        figures: list[tuple[str, F64]] = [(_HIGH, hottest)]
+        if np.isfinite(hottest).any():
+            # readings tie in steps of 1 K: the mean over the hot rows tells the hottest module
+            warm = at[
+                np.nan_to_num(temps[at].max(axis=1, initial=-np.inf, where=np.isfinite(temps[at])))
+                >= np.nanmax(hottest) - rules.hot_within_k
+            ]
+            figures.append((_HOT_MEAN, np.nanmean(temps[warm], axis=0) if len(warm) else hottest))
         figures.append((_RANGE, _greatest(temps[at]) + _greatest(-temps[at])))
         if apart is not None:
             up, down = _greatest(above[at]), _greatest(below[at])
@@ -114,26 +123,33 @@ def _rises(rows: Rows, apart: F64, rules: TemperatureRules) -> F64:
 
 
 def _stuck(rows: Rows, temps: F64, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
-    """Stretches over which a sensor reads the same for hours while the others move."""
-    middle = _others(temps[:, np.isfinite(temps).any(axis=0)])
-    for sensor in np.flatnonzero(np.isfinite(temps).any(axis=0)):
+    """Days on which a sensor goes on reading what it has read for hours while the others move.
+
+    A day begins with the last row before it, so that what moved overnight counts.
+    """
+    exists = np.isfinite(temps).any(axis=0)
+    middle = _others(temps[:, exists])
+    for sensor in np.flatnonzero(exists):
         at = np.flatnonzero(np.isfinite(temps[:, sensor]))
         edges = np.flatnonzero(np.diff(temps[at, sensor])) + 1
         for run in np.split(at, edges):
             if rows.t_s[run[-1]] - rows.t_s[run[0]] < rules.stuck_s:
                 continue
-            seen = middle[run[0] : run[-1] + 1]
-            moved = float(np.nanmax(seen) - np.nanmin(seen))
-            if moved >= rules.stuck_moved_k:
-                yield {
-                    "detector": DETECTOR.name,
-                    "kind": _STUCK,
-                    "from_at": moment(rows.t_s[run[0]]),
-                    "to_at": moment(rows.t_s[run[-1]]),
-                    "n": len(run),
-                    "value": moved,
-                    "detail": json.dumps({"module": int(sensor) + 1, "reads_c": float(temps[run[0], sensor])}),
-                }
+            cuts = np.flatnonzero(np.diff(rows.day[run])) + 1
+            for day in np.split(run, cuts):
+                first = max(day[0] - 1, run[0])
+                seen = middle[first : day[-1] + 1]
+                moved = float(np.nanmax(seen) - np.nanmin(seen)) if np.isfinite(seen).any() else 0.0
+                if moved >= rules.stuck_moved_k and rows.t_s[day[-1]] - rows.t_s[run[0]] >= rules.stuck_s:
+                    yield {
+                        "detector": DETECTOR.name,
+                        "kind": _STUCK,
+                        "from_at": moment(rows.t_s[first]),
+                        "to_at": moment(rows.t_s[day[-1]]),
+                        "n": len(day),
+                        "value": moved,
+                        "detail": json.dumps({"module": int(sensor) + 1, "reads_c": float(temps[day[0], sensor])}),
+                    }
 
 
 def _jumps(rows: Rows, temps: F64, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
@@ -163,14 +179,47 @@ def _readings(windows: pl.DataFrame, context: Context) -> pl.DataFrame:
     rules: TemperatureRules = context.rules.temperature
     absent = _absent(_moved(windows), rules)
     found: list[dict[str, Any]] = []
+    found += _hottest(windows, rules, absent)
     for kind, code, lines in (
         (_APART, "TEMP_SPREAD", rules.spread_lines_k),
-        (_HIGH, "TEMP_HIGH", rules.high_lines_c),
         (_RISE, "TEMP_RISE", rules.rise_lines_k_per_min),
     ):
         found += _by_module(windows.filter(pl.col("kind") == kind), code, lines, absent)
     found += _sensors(windows, rules)
     return readings_frame(found)
+
+
+def _hottest(windows: pl.DataFrame, rules: TemperatureRules, absent: set[int]) -> Iterator[dict[str, Any]]:
+    """One reading a day, of the hottest module: a hot pack is one finding, not one of every module.
+
+    Days on which another module is the hottest count for this one too: that they are cool closes it.
+    """
+    lowest = min(line for line in rules.high_lines_c if line is not None)
+    means = {row["from_at"]: row["values"] for row in windows.filter(pl.col("kind") == _HOT_MEAN).to_dicts()}
+    days = []
+    for row in windows.filter(pl.col("kind") == _HIGH).to_dicts():
+        values = {i + 1: v for i, v in enumerate(row["values"]) if v is not None and i + 1 not in absent}
+        if values:
+            mean = means.get(row["from_at"], [])
+            level = max(values.values())
+            near = [i for i, v in values.items() if v >= level - rules.hot_within_k]
+            item = max(near, key=lambda i: ((mean[i - 1] if i <= len(mean) else None) or 0.0, -i))
+            days.append((row, item, level))
+    for module in sorted({item for _, item, level in days if level >= lowest}):
+        for row, item, level in days:
+            if item == module or level < lowest:
+                yield {
+                    "code": "TEMP_HIGH",
+                    "item_no": module,
+                    "from_at": row["from_at"],
+                    "to_at": row["to_at"],
+                    "n": row["n"],
+                    "value": level,
+                    "watch": rules.high_lines_c[0],
+                    "warn": rules.high_lines_c[1],
+                    "alarm": rules.high_lines_c[2],
+                    "detail": json.dumps({"pack_mean_c": row["temp_c"]}, sort_keys=True),
+                }
 
 
 def _by_module(

@@ -46,7 +46,7 @@ from baas_dagster.schemas.outcome import Outcome
 from baas_dagster.settings import Settings
 from baas_dagster.state import Unit, load, mark
 
-__all__ = ["anomaly_chain", "anomaly_evidence"]
+__all__ = ["anomaly_chain", "anomaly_evidence", "cars", "context_of", "expected_rows", "ocv_slopes", "staged"]
 
 _ALWAYS = ("recorded_at", "cell_placeholder_n", "device_no", "measured_month")
 _READ_ROWS = 65_536  # rows fetched at a time: 25 MB of 192 cells
@@ -79,14 +79,16 @@ def staged_columns() -> list[str]:
 
 
 def staged(
-    connection: duckdb.DuckDBPyConnection, expected: Mapping[PartitionId, int]
+    connection: duckdb.DuckDBPyConnection, expected: Mapping[PartitionId, int], device_no: str | None = None
 ) -> Iterator[tuple[PartitionId, pa.Table]]:
     """Staged rows of whole partitions, one partition after the other, in one pass over the view.
 
     ``expected``: rows of each partition; it is given once all of them have come, so that memory holds the partitions
-    that are being read and no others.
+    that are being read and no others. ``device_no``: of this device alone.
     """
-    reader = connection.sql(f"select {', '.join(staged_columns())} from staging.stg_bms").to_arrow_reader(_READ_ROWS)
+    of_device = "" if device_no is None else f" where device_no = '{device_no}'"
+    query = f"select {', '.join(staged_columns())} from staging.stg_bms{of_device}"
+    reader = connection.sql(query).to_arrow_reader(_READ_ROWS)
     pending: dict[PartitionId, list[pa.RecordBatch]] = {}
     for batch in reader:
         table = pa.Table.from_batches([batch])
@@ -144,7 +146,7 @@ def anomaly_evidence(
             dbt.run(["stg_bms"])
         with warehouse.open() as connection:
             known = cars(connection)
-            for part, table in staged(connection, _expected(connection, parts)):
+            for part, table in staged(connection, expected_rows(connection, parts)):
                 car = known.get(part.device_no, Car(part.device_no))
                 found = windows_of(Rows.of(table, car), car)
                 made.append(
@@ -184,7 +186,7 @@ def _covers(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> bool
     return bool(found) and found[0][0].count(".parquet'") == len(files) and all(f"'{f}'" in found[0][0] for f in files)
 
 
-def _expected(connection: duckdb.DuckDBPyConnection, parts: Sequence[PartitionId]) -> dict[PartitionId, int]:
+def expected_rows(connection: duckdb.DuckDBPyConnection, parts: Sequence[PartitionId]) -> dict[PartitionId, int]:
     """Rows of each partition that its structure checks let in."""
     rows = connection.execute(
         """
@@ -215,7 +217,10 @@ _ALL_MONTHS = "select distinct measured_month from ops.raw_partition where devic
 _COVERAGE: dict[str, Any] = {"code": pl.String, "reason": pl.String, "device_no": pl.String}
 
 
-def _context(connection: duckdb.DuckDBPyConnection, car: Car, releases: Releases, slopes: Mapping[Any, Any]) -> Context:
+def context_of(
+    connection: duckdb.DuckDBPyConnection, car: Car, releases: Releases, slopes: Mapping[Any, Any]
+) -> Context:
+    """What stitching may know of a car: its months, marts, baseline, and the slope of its curve."""
     device = car.device_no
     last = connection.execute(
         "select max(last_at) from ops.raw_partition where device_no = ? and row_count > 0", [device]
@@ -292,7 +297,7 @@ def anomaly_chain(
         releases = Releases(settings.released)
         for device in devices:
             car = known.get(device, Car(device))
-            found = _made(connection, _context(connection, car, releases, slopes), closing_dates(reported, device))
+            found = _made(connection, context_of(connection, car, releases, slopes), closing_dates(reported, device))
             made.append(found)
             opened = set(found.episodes.filter(pl.col("closed_at").is_null())["anomaly_id"])
             shown[device] = {
