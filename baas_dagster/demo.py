@@ -48,6 +48,7 @@ def main() -> int:
     if (settings.publish / "fleet.duckdb").exists():  # a run that failed on a fresh machine has published nothing
         _show_against_truth(settings)
         _show_battery_against_truth(settings)
+        _show_queue(settings)
     _show_where_to_look(settings)
     return code
 
@@ -141,6 +142,45 @@ def _show_battery_against_truth(settings: Settings) -> None:
         f"our cars' charging sessions make {site_count} sites",
         highlight=False,
     )
+
+
+def _show_queue(settings: Settings) -> None:
+    """The inspection list with its reasons, each car beside the faults that the simulator gave it."""
+    with duckdb.connect(str(settings.publish / "fleet.duckdb"), read_only=True) as reader:
+        rows = reader.execute(
+            """
+            with truth as (
+                select
+                    device_no,
+                    string_agg(
+                        code || case when cell_no is not null then ' cell ' || cell_no else '' end
+                        || case when module_no is not null then ' module ' || module_no else '' end
+                        || ' ' || size || ' ' || unit || ' since ' || cast(onset_at as date), '; ' order by onset_at
+                    ) as fault,
+                from read_parquet(?) group by 1
+            )
+            select coalesce(q.rank, 99), device_no, q.score, q.action, q.reasons, q.reasons_ko, truth.fault
+            from inspection_queue as q full outer join truth using (device_no)
+            order by 1, 2
+            """,
+            [str(settings.root / "truth" / "truth_fault.parquet")],
+        ).fetchall()
+    table = Table("rank", "device", "score", "do", "why", "truth", title="Cars to call in first")
+    for rank, device, score, action, reasons, _, fault in rows:
+        shown = "" if score is None else f"{score:.1f}"
+        table.add_row(
+            "" if score is None else str(rank), device, shown, action or "", reasons or "", fault or "healthy"
+        )
+    console.print(table)
+    faulty = [row for row in rows if row[6]]
+    first = sum(row[0] <= len(faulty) for row in faulty)
+    console.print(
+        f"{first} of {len(faulty)} faulty cars stand in the first {len(faulty)} places. "
+        "Monthly batch analysis, not a safety system; no anomaly does not mean safe.",
+        highlight=False,
+    )
+    if rows and rows[0][5]:
+        console.print(f"In Korean: {rows[0][5]}", highlight=False)
 
 
 def _show_where_to_look(settings: Settings) -> None:

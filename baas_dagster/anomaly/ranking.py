@@ -353,8 +353,8 @@ def _fault(detail: dict[str, Any]) -> str:
     """What lies outside: channel, which cell or module, the limit and the figure."""
     number = detail.get("cell_no") or detail.get("module_no")
     named = f"{detail.get('channel', '')} {number}" if number else str(detail.get("channel", ""))
-    if "value" not in detail:
-        return named
+    if detail.get("limit") is None or "value" not in detail:
+        return f"{named}, {detail['what']}" if "what" in detail else named
     return f"{named}, {detail.get('what', '')} {_number(detail.get('limit')):g}: {_number(detail['value']):g}".strip(
         " ,"
     )

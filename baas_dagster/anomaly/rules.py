@@ -106,6 +106,7 @@ class TemperatureRules:
     stuck_moved_k: float = 3.0  # K by which the others move (DOMAIN 7)
     jump_k: float = 10.0  # K between two messages (DOMAIN 7)
     jump_gap_s: float = 60.0  # s; messages further apart may rightly differ by so much in a fire
+    others_move_k: float = 5.0  # K by which the others moved on some day before one that did not counts as absent
     sensor_exists_k: float = 2.0  # K by which a sensor must have moved on some day to exist: two of its steps [prop]
 
 

@@ -23,6 +23,7 @@ from baas_dagster.anomaly.windows import days_of, held, moment, number
 __all__ = ["DETECTOR"]
 
 F64 = NDArray[np.float64]
+_ZERO = "insulation 0 kOhm beyond waking"
 _DAY, _FROZEN, _JUMP, _LOW, _FAULT = "day", "frozen", "soc_jump", "soc_low", "fault"
 
 
@@ -132,7 +133,7 @@ def _faults(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
     zero = np.where(
         np.isfinite(rows["insulation_kohm"]), ((rows["insulation_kohm"] == 0) & (awake > rules.wake_s)) * 1.0, np.nan
     )
-    looks.append(("insulation 0", zero, 0.5, rules.insulation_zero_s, rules.fault_rows))
+    looks.append((_ZERO, zero, 0.5, rules.insulation_zero_s, rules.fault_rows))
     for what, values, limit, hold_s, min_rows in looks:
         if not (values > limit).any():
             continue
@@ -141,7 +142,7 @@ def _faults(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
         for day in np.unique(rows.day[hit]):
             mine = hit[rows.day[hit] == day]
             worst = mine[np.argmax(level[mine])]
-            value = float(values[worst])
+            value = 0.0 if what == _ZERO else float(values[worst])
             yield _window(
                 rows,
                 _FAULT,
@@ -150,7 +151,7 @@ def _faults(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
                 len(mine),
                 1.0,
                 what=what,
-                limit=abs(limit),
+                limit=None if what == _ZERO else abs(limit),
                 value=round(abs(value), 3),
                 **_item(rows, what, int(worst)),
             )
@@ -198,7 +199,7 @@ def _readings(windows: pl.DataFrame, context: Context) -> pl.DataFrame:
 
 def _never_insulated(hits: list[dict[str, Any]], days: list[dict[str, Any]]) -> bool:
     """True where all there is is an insulation of 0 on every day: a channel that the car does not support."""
-    if any(json.loads(row["detail"])["what"] != "insulation 0" for row in hits):
+    if any(json.loads(row["detail"])["what"] != _ZERO for row in hits):
         return False
     return len({row["to_at"].date() for row in hits}) >= max(2, len(days))
 

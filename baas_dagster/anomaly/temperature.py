@@ -161,24 +161,25 @@ def _jumps(rows: Rows, temps: F64, rules: TemperatureRules) -> Iterator[dict[str
 # --- STITCHED ---------------------------------------------------------------------------------------------------------
 def _readings(windows: pl.DataFrame, context: Context) -> pl.DataFrame:
     rules: TemperatureRules = context.rules.temperature
+    absent = _absent(_moved(windows), rules)
     found: list[dict[str, Any]] = []
     for kind, code, lines in (
         (_APART, "TEMP_SPREAD", rules.spread_lines_k),
         (_HIGH, "TEMP_HIGH", rules.high_lines_c),
         (_RISE, "TEMP_RISE", rules.rise_lines_k_per_min),
     ):
-        found += _by_module(windows.filter(pl.col("kind") == kind), code, lines)
+        found += _by_module(windows.filter(pl.col("kind") == kind), code, lines, absent)
     found += _sensors(windows, rules)
     return readings_frame(found)
 
 
 def _by_module(
-    windows: pl.DataFrame, code: str, lines: tuple[float | None, float | None, float | None]
+    windows: pl.DataFrame, code: str, lines: tuple[float | None, float | None, float | None], absent: set[int]
 ) -> Iterator[dict[str, Any]]:
     lowest = min(line for line in lines if line is not None)
     rows = windows.to_dicts()
     items = {i for row in rows for i, value in enumerate(row["values"]) if value is not None and abs(value) >= lowest}
-    for item in sorted(items):
+    for item in sorted(i for i in items if i + 1 not in absent):
         for row in rows:
             value = row["values"][item] if item < len(row["values"]) else None
             if value is not None:
@@ -196,13 +197,27 @@ def _by_module(
                 }
 
 
+def _moved(windows: pl.DataFrame) -> dict[int, float]:
+    """Sensor -> the most it moved on a day, K."""
+    moved: dict[int, float] = {}
+    for values in windows.filter(pl.col("kind") == _RANGE)["values"].to_list():
+        for i, value in enumerate(values):
+            if value is not None:
+                moved[i + 1] = max(moved.get(i + 1, 0.0), value)
+    return moved
+
+
+def _absent(moved: dict[int, float], rules: TemperatureRules) -> set[int]:
+    """Sensors that never moved while the others did: exports fill absent ones with any constant."""
+    if not moved or float(np.median(list(moved.values()))) < rules.others_move_k:
+        return set()
+    return {sensor for sensor, most in moved.items() if most < rules.sensor_exists_k}
+
+
 def _sensors(windows: pl.DataFrame, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
     """Sensors that stick or jump; one that never moved in the car's life does not exist and is none."""
-    moved: dict[int, float] = {}
+    moved = _moved(windows)
     days: list[dict[str, Any]] = windows.filter(pl.col("kind") == _RANGE).to_dicts()
-    for row in days:
-        for i, value in enumerate(row["values"]):
-            moved[i + 1] = max(moved.get(i + 1, 0.0), value or 0.0)
     hits = windows.filter(pl.col("kind").is_in([_STUCK, _JUMP])).to_dicts()
     by_module: dict[int, list[dict[str, Any]]] = {}
     for row in hits:

@@ -51,9 +51,8 @@ _COVERAGE = """
         select device_no, list(code order by code) as unjudged from stitched.anomaly_coverage group by device_no
     ),
     seen as (
-        select device_no, count(distinct cast(from_at as date)) as data_days_90
-        from evidence.anomaly_window
-        where detector = 'sensors' and kind = 'day' and from_at > ?::timestamp - interval 90 days
+        select device_no, count(*) as data_days_90
+        from marts.fct_soc_daily where logged_h > 0 and service_date > cast(?::timestamp as date) - 90
         group by device_no
     )
     select
@@ -61,7 +60,7 @@ _COVERAGE = """
         unjudged.unjudged,
     from fleet left join unjudged using (device_no) left join seen using (device_no)
 """
-_NO_EXPOSURE = {"device_no": pl.String, "high_soc_share": pl.Float64, "hot_share": pl.Float64}
+_NEEDED = {"stitched.anomaly", "marts.fct_soc_daily", "marts.fct_exposure_monthly"}
 
 
 @dg.asset(
@@ -80,7 +79,7 @@ def inspection_queue(
             for schema, name in connection.execute("select schema_name, table_name from duckdb_tables()").fetchall()
         }
         last_seen = query(connection, _LAST_SEEN)
-        if "stitched.anomaly" not in there or last_seen.is_empty():
+        if not there.issuperset(_NEEDED) or last_seen.is_empty():
             yield dg.MaterializeResult(metadata={"dagster/row_count": 0})
             yield dg.AssetCheckResult(check_name="inspection_queue_schema", passed=True)
             return
@@ -89,10 +88,13 @@ def inspection_queue(
         opened = found.filter(pl.col("closed_at").is_null())["device_no"].unique().to_list()
         silent = silent_episodes(last_seen, opened, as_of, RULES.health)  # type: ignore[arg-type]
         everything = pl.concat([found, silent.select(found.columns)])
-        has_marts = {"marts.fct_soc_daily", "marts.fct_exposure_monthly"} <= there
-        exposure = query(connection, _EXPOSURE, [_HOT_C]) if has_marts else pl.DataFrame(schema=_NO_EXPOSURE)
+        exposure = query(connection, _EXPOSURE, [_HOT_C])
         coverage = query(connection, _COVERAGE, [as_of])
-        order = ranking(everything, exposure, coverage, as_of, RULES.queue)  # type: ignore[arg-type]
+        # an outcome may be younger than the last delivery: what it closed is closed
+        current = everything.with_columns(
+            pl.when(pl.col("closed_at").is_not_null()).then(pl.min_horizontal("closed_at", pl.lit(as_of)))
+        )
+        order = ranking(current, exposure, coverage, as_of, RULES.queue)  # type: ignore[arg-type]
         # cars without a finding are no queue; those beyond the length of the list stay in their order
         queue = order.filter((pl.col("top_severity") > 0) | pl.col("is_listed"))
         reported = ledger.read(settings.outcomes)
