@@ -46,7 +46,8 @@ Partitions = Callable[[], Iterable[Partition]]
 """Gives the partitions from the beginning each time it is called: all months of a car together, in order of time."""
 
 Episodes = Callable[[str, pl.DataFrame], pl.DataFrame]
-"""(device_no, READING_SCHEMA) -> episodes with code, severity, opened_at, cell_no, module_no."""
+"""(device_no, READING_SCHEMA) -> episodes with code, severity, opened_at, cell_no, module_no and, if there is one,
+score (of two episodes of one severity the one with the higher score is the worse)."""
 
 Silent = Callable[[pl.DataFrame, list[str], datetime], pl.DataFrame]
 """(device_no and last_seen_at, devices with open episodes, last row of the fleet) -> episodes of DEVICE_SILENT."""
@@ -88,11 +89,12 @@ CASE_SCHEMA: dict[str, Any] = {
     "cell_no": pl.Int32,
     "module_no": pl.Int32,
     "onset_at": pl.Datetime("us"),
+    "shown_at": pl.Datetime("us"),  # first row that the fault changes
     "is_found": pl.Boolean,  # an episode of the code that the untouched rows do not have
     "is_item_right": pl.Boolean,  # its worst such episode names the cell or module; NULL: not found, or about the car
     "severity": pl.Int32,  # highest of such episodes
     "opened_at": pl.Datetime("us"),  # first of such episodes
-    "delay_days": pl.Int32,  # days with data from the onset to it
+    "delay_days": pl.Int32,  # days with data from the onset to it; FAULT_OR_SENSOR, an event: from where it first shows
     "other_codes": pl.String,  # codes of other new episodes, with a comma
 }
 
@@ -102,7 +104,7 @@ class BenchResult:
     """Cases one by one, and the episodes of the untouched rows."""
 
     cases: pl.DataFrame  # CASE_SCHEMA
-    untouched: pl.DataFrame  # device_no, code, severity, opened_at, cell_no, module_no
+    untouched: pl.DataFrame  # device_no, code, severity, opened_at, cell_no, module_no, score
     car_months: int
     unjudged: pl.DataFrame  # code, reason, n: cars that got no fault of that code
 
@@ -242,7 +244,7 @@ def run_bench(
 
 _EPISODES: dict[str, Any] = {
     "device_no": pl.String, "code": pl.String, "severity": pl.Int32, "opened_at": pl.Datetime("us"),
-    "cell_no": pl.Int32, "module_no": pl.Int32,
+    "cell_no": pl.Int32, "module_no": pl.Int32, "score": pl.Float64,
 }  # fmt: skip
 
 
@@ -282,7 +284,13 @@ def _episodes_of(
 ) -> pl.DataFrame:
     readings = [d.readings(_joined(car, d, anew), car.context) for d in detectors]
     found = episodes(car.device_no, pl.concat([pl.DataFrame(schema=READING_SCHEMA), *readings]))
-    return found.with_columns(device_no=pl.lit(car.device_no)).select(
+    return _named(found, car)
+
+
+def _named(found: pl.DataFrame, car: _Car) -> pl.DataFrame:
+    """The columns of episodes that count here; one without scores has none."""
+    score = [] if "score" in found.columns else [pl.lit(None, pl.Float64).alias("score")]
+    return found.with_columns(pl.lit(car.device_no).alias("device_no"), *score).select(
         pl.col(name).cast(kind) for name, kind in _EPISODES.items()
     )
 
@@ -336,20 +344,21 @@ def _judge(
     """A case, or None where the fault changes no row."""
     mine = [d for d in detectors if fault.code in d.codes and d.windows is not None]
     anew: dict[str, dict[str, pl.DataFrame]] = {d.name: {} for d in mine}
-    is_begun, is_changed = False, False
+    is_begun, shown_s = False, None
     for part in months:
         if not len(part.rows) or part.rows.t_s[-1] < fault.onset_s:
             continue
         if not is_begun:
             fault, is_begun = settled(fault, part.rows), True
         rows = inject(part.rows, car.context.car, fault)
-        if _is_same(rows, part.rows):
+        row = _first_change(rows, part.rows)
+        if row is None:
             continue
-        is_changed = True
+        shown_s = float(part.rows.t_s[row]) if shown_s is None else shown_s
         for detector in mine:
             assert detector.windows is not None
             anew[detector.name][part.month] = detector.windows(rows, car.context.car, car.context.rules)
-    if not is_changed:
+    if shown_s is None:
         return None
     keys = ["code", "cell_no", "module_no", "opened_at"]
     named = " ".join(d.name for d in mine)
@@ -358,36 +367,35 @@ def _judge(
     before = car.untouched[named]
     after = _episodes_of(car, mine, anew, episodes)
     new = after.join(before, on=keys, how="anti", nulls_equal=True)
-    return _case(car, fault, new)
+    return _case(car, fault, new, shown_s)
 
 
-def _is_same(a: Rows, b: Rows) -> bool:
-    """Whether two versions of rows read the same."""
-    if a is b:
-        return True
-    if len(a) != len(b):
-        return False
-    lists = ((a.cell_mv, b.cell_mv), (a.module_temp_dc, b.module_temp_dc))
-    return all(x is y or (x is not None and y is not None and np.array_equal(x, y)) for x, y in lists) and all(
-        a.columns[name] is b.columns[name] or np.array_equal(a.columns[name], b.columns[name], equal_nan=True)
-        for name in b.columns
-    )
+def _first_change(a: Rows, b: Rows) -> int | None:
+    """First row in which two versions of the same rows differ; None: nowhere."""
+    firsts = []
+    for x, y in ((a.cell_mv, b.cell_mv), (a.module_temp_dc, b.module_temp_dc)):
+        if x is not y and x is not None and y is not None:
+            firsts += np.flatnonzero((x != y).any(axis=1))[:1].tolist()
+    for name, values in b.columns.items():
+        if a.columns[name] is not values:
+            other = a.columns[name]
+            firsts += np.flatnonzero((other != values) & ~(np.isnan(other) & np.isnan(values)))[:1].tolist()
+    return min(firsts, default=None)
 
 
 def _judge_silence(car: _Car, fault: Injection, silent: Silent, fleet_end_s: float) -> dict[str, Any]:
     last = datetime(1970, 1, 1) + timedelta(seconds=fault.onset_s)
     as_of = datetime(1970, 1, 1) + timedelta(seconds=fleet_end_s)
     seen = pl.DataFrame({"device_no": [car.device_no], "last_seen_at": [last]})
-    new = silent(seen, [], as_of).with_columns(device_no=pl.lit(car.device_no))
-    return _case(car, fault, new.select(pl.col(name).cast(kind) for name, kind in _EPISODES.items()))
+    return _case(car, fault, _named(silent(seen, [], as_of), car), fault.onset_s)
 
 
-def _case(car: _Car, fault: Injection, new: pl.DataFrame) -> dict[str, Any]:
-    """What new episodes say of an injected fault."""
+def _case(car: _Car, fault: Injection, new: pl.DataFrame, shown_s: float) -> dict[str, Any]:
+    """What new episodes say of an injected fault that first shows at ``shown_s``."""
     onset = datetime(1970, 1, 1) + timedelta(seconds=fault.onset_s)
     new = new.filter(pl.col("opened_at") >= onset)
     own = new.filter(pl.col("code") == fault.code).sort(
-        [-pl.col("severity"), pl.col("opened_at"), pl.col("cell_no"), pl.col("module_no")]
+        [-pl.col("severity"), -pl.col("score"), pl.col("opened_at"), pl.col("cell_no"), pl.col("module_no")]
     )
     item = fault.cell_no if fault.cell_no is not None else fault.module_no
     named = "cell_no" if fault.cell_no is not None else "module_no"
@@ -395,7 +403,8 @@ def _case(car: _Car, fault: Injection, new: pl.DataFrame) -> dict[str, Any]:
     opened = own["opened_at"].min()
     days = None
     if isinstance(opened, datetime):
-        first, last = fault.onset_s // _DAY_S, (opened - datetime(1970, 1, 1)).total_seconds() // _DAY_S
+        from_s = shown_s if fault.code == "FAULT_OR_SENSOR" else fault.onset_s
+        first, last = from_s // _DAY_S, (opened - datetime(1970, 1, 1)).total_seconds() // _DAY_S
         is_between = (car.days > first) & (car.days <= last)
         days = int(last - first) if fault.code == _SILENT else int(is_between.sum())
     return {
@@ -406,6 +415,7 @@ def _case(car: _Car, fault: Injection, new: pl.DataFrame) -> dict[str, Any]:
         "cell_no": fault.cell_no,
         "module_no": fault.module_no,
         "onset_at": onset,
+        "shown_at": datetime(1970, 1, 1) + timedelta(seconds=shown_s),
         "is_found": own.height > 0,
         "is_item_right": own[named][0] == item if own.height and is_about_item else None,
         "severity": own["severity"].max(),

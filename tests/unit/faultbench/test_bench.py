@@ -165,3 +165,17 @@ def test_what_cannot_be_measured_is_refused() -> None:
         run_bench(lambda: partitions("1"), [TOY], episodes, replace(PLAN, codes=("TEMP_RISE",)))
     with pytest.raises(ValueError, match="together"):
         run_bench(lambda: partitions("1", "2", "1"), [TOY], episodes, PLAN)
+
+
+def test_of_two_episodes_of_one_severity_the_one_with_the_higher_score_names_the_cell() -> None:
+    def both(device_no: str, given: pl.DataFrame) -> pl.DataFrame:
+        found = episodes(device_no, given)
+        if found.is_empty():
+            return found
+        other = found.with_columns(cell_no=pl.lit(None, pl.Int32).fill_null(1), score=pl.lit(1.0))
+        return pl.concat([other, found.with_columns(score=pl.lit(2.0))])
+
+    plan = replace(PLAN, strengths=(4.0,), count=6)
+    cases = run_bench(lambda: partitions("1"), [TOY], both, plan).cases
+    assert cases["is_item_right"].all()
+    assert (cases["shown_at"] >= cases["onset_at"]).all()
