@@ -302,22 +302,61 @@ neighboured as (
     from methods
 ),
 
+-- every drive, and both ends of every session, in one order
+marks as (
+    select
+        drive_at as mark_at,
+        drive_at,
+        cast(null as bigint) as session_no,
+        cast(null as boolean) as is_start,
+        cast(null as timestamp) as session_before_at,
+        cast(null as timestamp) as session_after_at,
+        device_no
+    from drives
+    union all
+    select
+        started_at as mark_at,
+        cast(null as timestamp) as drive_at,
+        session_no,
+        true as is_start,
+        session_before_at,
+        session_after_at,
+        device_no
+    from neighboured
+    union all
+    select
+        ended_at as mark_at,
+        cast(null as timestamp) as drive_at,
+        session_no,
+        false as is_start,
+        session_before_at,
+        session_after_at,
+        device_no
+    from neighboured
+),
+
+between_drives as (
+    select
+        *,
+        max(drive_at) over (
+            partition by device_no order by mark_at range between unbounded preceding and current row
+        ) as drive_before_at,
+        min(drive_at) over (
+            partition by device_no order by mark_at range between current row and unbounded following
+        ) as drive_after_at
+    from marks
+),
+
 -- a connection lies between two drives and beside no other session
 barred as (
     select
-        neighboured.session_no,
-        greatest(
-            max(case when drives.drive_at <= neighboured.started_at then drives.drive_at end),
-            max(neighboured.session_before_at)
-        ) as not_before_at,
-        least(
-            min(case when drives.drive_at >= neighboured.ended_at then drives.drive_at end),
-            min(neighboured.session_after_at)
-        ) as not_after_at,
-        neighboured.device_no
-    from neighboured
-    left join drives on neighboured.device_no = drives.device_no
-    group by neighboured.device_no, neighboured.session_no
+        session_no,
+        greatest(max(case when is_start then drive_before_at end), max(session_before_at)) as not_before_at,
+        least(min(case when not is_start then drive_after_at end), min(session_after_at)) as not_after_at,
+        device_no
+    from between_drives
+    where session_no is not null
+    group by device_no, session_no
 ),
 
 connections as (
