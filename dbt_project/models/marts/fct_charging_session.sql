@@ -12,9 +12,8 @@ fragments as (
     select * from {{ ref('int_stitched_fragment') }}
 ),
 
-silences as (
-    select * from {{ ref('int_silence') }}
-    where not is_joint and has_moved
+drift_month as (
+    select * from {{ ref('int_counter_drift_month') }}
 ),
 
 paused as (
@@ -235,25 +234,16 @@ judged as (
     from confirmed
 ),
 
--- months whose counters failed their audit are not believed where there is anything else
-audit as (
-    select
-        verdict,
-        device_no,
-        measured_month
-    from {{ ref('fct_counter_audit_monthly') }}
-    where {{ devices_in_scope() }} and verdict = 'drift'
-),
-
+-- counters that failed their audit are not believed where there is anything else
 audited as (
     select
         judged.*,
-        audit.verdict is not null as is_counter_failed
+        drift_month.device_no is not null as is_counter_failed
     from judged
-    left join audit
+    left join drift_month
         on
-            judged.device_no = audit.device_no
-            and {{ month_of(kst_day('judged.started_at')) }} = audit.measured_month
+            judged.device_no = drift_month.device_no
+            and {{ month_of(kst_day('judged.started_at')) }} = drift_month.measured_month
 ),
 
 methods as (
@@ -278,17 +268,9 @@ methods as (
 
 drives as (
     select
-        from_at as drive_at,
+        case when is_silence then to_at else from_at end as drive_at,
         device_no
-    from fragments
-    where
-        state = 'DRIVE'
-        and (speed_km >= {{ var('trip_min_km') }} or odometer_to_km - odometer_from_km >= {{ var('trip_min_km') }})
-    union all
-    select
-        to_at as drive_at,
-        device_no
-    from silences
+    from {{ ref('int_drive') }}
 ),
 
 neighboured as (
