@@ -43,5 +43,5 @@
 
 {# True for rows of months that no structure check keeps out: a gated month is a silence to its neighbours. #}
 {% macro outside_gates() -%}
-    (device_no, measured_month) not in (select device_no, measured_month from ops.partition_gate)
+    (device_no, measured_month) not in (select device_no, measured_month from {{ ref('int_gated_month') }})
 {%- endmacro %}

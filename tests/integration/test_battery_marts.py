@@ -194,6 +194,18 @@ def test_positions_alone_give_a_soc_and_nothing_else(published: Settings) -> Non
     assert audit_of(published, GPS_ONLY) == ("insufficient", "no counters")
 
 
+def test_a_day_without_sessions_took_nothing_only_where_the_pack_is_metered(published: Settings) -> None:
+    energy = ("charged_kwh", "charged_dc_kwh", "v2l_kwh")
+    unknown = rows_of(published, "fct_energy_daily", GPS_ONLY)
+    assert unknown.select(energy).rows() == [(None, None, None)]
+    assert unknown["session_count"].to_list() == [0]
+    for device in (PLAIN, NO_COUNTERS, NO_CELLS):
+        days = rows_of(published, "fct_energy_daily", device)
+        assert days["charged_kwh"].null_count() == 0
+        sessions = rows_of(published, "fct_charging_session", device)
+        assert days["charged_kwh"].sum() == pytest.approx(sessions["energy_kwh"].sum(), abs=1e-9)
+
+
 def test_an_operating_time_that_runs_slow_is_a_drift(published: Settings) -> None:
     verdict, reason = audit_of(published, SLOW_CLOCK)
     assert verdict == "drift"

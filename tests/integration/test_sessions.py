@@ -151,7 +151,7 @@ def test_a_car_with_channels_missing_gives_what_can_be_known(homes: Homes, tmp_p
     unmetered = published(
         home, "select unmetered_session_count, charged_kwh from fct_energy_daily where device_no = '01290000107'"
     )
-    assert unmetered == [(1, 0.0)]
+    assert unmetered == [(1, None)], "it charged: nobody knows how much"
     trips = published(
         home, "select device_no, energy_net_kwh is null, energy_method from fct_trip order by 1, started_at"
     )

@@ -11,7 +11,7 @@ odometer_segment as (
 
 mileage_day as (
     select * from {{ ref('int_mileage_day') }}
-    where {{ devices_in_scope() }}
+    where {{ devices_in_scope() }} and {{ outside_gates() }}
 ),
 
 device_setting as (
@@ -19,28 +19,15 @@ device_setting as (
     where {{ devices_in_scope() }}
 ),
 
-partition_gate as (
-    select distinct
-        device_no,
-        measured_month
-    from {{ source('ops', 'partition_gate') }}
-    where {{ devices_in_scope() }}
-),
-
 sampled as (
     select
-        median(mileage_day.interval_median_s) as interval_s,
-        sum(mileage_day.speed_count) as speed_count,
-        sum(mileage_day.message_count) as message_count,
-        sum(mileage_day.fix_count) as fix_count,
-        mileage_day.device_no
+        median(interval_median_s) as interval_s,
+        sum(speed_count) as speed_count,
+        sum(message_count) as message_count,
+        sum(fix_count) as fix_count,
+        device_no
     from mileage_day
-    left join partition_gate
-        on
-            mileage_day.device_no = partition_gate.device_no
-            and mileage_day.measured_month = partition_gate.measured_month
-    where partition_gate.device_no is null
-    group by mileage_day.device_no
+    group by device_no
 )
 
 select

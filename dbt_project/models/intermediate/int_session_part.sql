@@ -13,22 +13,13 @@ silences as (
     where not is_joint
 ),
 
--- every time the car drove: sessions do not reach over one
+-- sessions do not reach over a drive; what was charged in a silence in which it drove belongs to the charge it
+-- interrupted, else to what follows
 drives as (
-    select
-        from_at as drive_at,
-        device_no
-    from fragments
-    where
-        state = 'DRIVE'
-        and (speed_km >= {{ var('trip_min_km') }} or odometer_to_km - odometer_from_km >= {{ var('trip_min_km') }})
-    union all
-    -- a silence in which it drove: what was charged in it belongs to the charge it interrupted, else to what follows
     select
         case when state_before = 'CHARGE' then to_at else from_at end as drive_at,
         device_no
-    from silences
-    where has_moved
+    from {{ ref('int_drive') }}
 ),
 
 from_fragments as (

@@ -4,27 +4,9 @@
 -- longer than a logging gap is no silence but a joint: the two periods were cut by the month's edge.
 with
 
-partition_gate as (
-    select distinct
-        device_no,
-        measured_month
-    from {{ source('ops', 'partition_gate') }}
-    where {{ devices_in_scope() }}
-),
-
-awake_period as (
-    select * from {{ ref('int_awake_period') }}
-    where {{ devices_in_scope() }}
-),
-
 periods as (
-    select awake_period.*
-    from awake_period
-    left join partition_gate
-        on
-            awake_period.device_no = partition_gate.device_no
-            and awake_period.measured_month = partition_gate.measured_month
-    where partition_gate.device_no is null
+    select * from {{ ref('int_awake_period') }}
+    where {{ devices_in_scope() }} and {{ outside_gates() }}
 ),
 
 paired as (

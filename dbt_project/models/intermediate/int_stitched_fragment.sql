@@ -3,25 +3,9 @@
 -- messages over the month's edge given to the fragment it leads into, as within a month.
 with
 
-partition_gate as (
-    select distinct
-        device_no,
-        measured_month
-    from {{ source('ops', 'partition_gate') }}
-    where {{ devices_in_scope() }}
-),
-
-fragment as (
-    select * from {{ ref('int_fragment') }}
-    where {{ devices_in_scope() }}
-),
-
 fragments as (
-    select fragment.*
-    from fragment
-    left join partition_gate
-        on fragment.device_no = partition_gate.device_no and fragment.measured_month = partition_gate.measured_month
-    where partition_gate.device_no is null
+    select * from {{ ref('int_fragment') }}
+    where {{ devices_in_scope() }} and {{ outside_gates() }}
 ),
 
 -- only a joint: what happened over a silence is no fragment's

@@ -12,9 +12,8 @@ fragments as (
     select * from {{ ref('int_stitched_fragment') }}
 ),
 
-silences as (
-    select * from {{ ref('int_silence') }}
-    where not is_joint and has_moved
+drift_month as (
+    select * from {{ ref('int_counter_drift_month') }}
 ),
 
 paused as (
@@ -235,25 +234,16 @@ judged as (
     from confirmed
 ),
 
--- months whose counters failed their audit are not believed where there is anything else
-audit as (
-    select
-        verdict,
-        device_no,
-        measured_month
-    from {{ ref('fct_counter_audit_monthly') }}
-    where {{ devices_in_scope() }} and verdict = 'drift'
-),
-
+-- counters that failed their audit are not believed where there is anything else
 audited as (
     select
         judged.*,
-        audit.verdict is not null as is_counter_failed
+        drift_month.device_no is not null as is_counter_failed
     from judged
-    left join audit
+    left join drift_month
         on
-            judged.device_no = audit.device_no
-            and {{ month_of(kst_day('judged.started_at')) }} = audit.measured_month
+            judged.device_no = drift_month.device_no
+            and {{ month_of(kst_day('judged.started_at')) }} = drift_month.measured_month
 ),
 
 methods as (
@@ -278,17 +268,9 @@ methods as (
 
 drives as (
     select
-        from_at as drive_at,
+        case when is_silence then to_at else from_at end as drive_at,
         device_no
-    from fragments
-    where
-        state = 'DRIVE'
-        and (speed_km >= {{ var('trip_min_km') }} or odometer_to_km - odometer_from_km >= {{ var('trip_min_km') }})
-    union all
-    select
-        to_at as drive_at,
-        device_no
-    from silences
+    from {{ ref('int_drive') }}
 ),
 
 neighboured as (
@@ -302,22 +284,61 @@ neighboured as (
     from methods
 ),
 
+-- every drive, and both ends of every session, in one order
+marks as (
+    select
+        drive_at as mark_at,
+        drive_at,
+        cast(null as bigint) as session_no,
+        cast(null as boolean) as is_start,
+        cast(null as timestamp) as session_before_at,
+        cast(null as timestamp) as session_after_at,
+        device_no
+    from drives
+    union all
+    select
+        started_at as mark_at,
+        cast(null as timestamp) as drive_at,
+        session_no,
+        true as is_start,
+        session_before_at,
+        session_after_at,
+        device_no
+    from neighboured
+    union all
+    select
+        ended_at as mark_at,
+        cast(null as timestamp) as drive_at,
+        session_no,
+        false as is_start,
+        session_before_at,
+        session_after_at,
+        device_no
+    from neighboured
+),
+
+between_drives as (
+    select
+        *,
+        max(drive_at) over (
+            partition by device_no order by mark_at range between unbounded preceding and current row
+        ) as drive_before_at,
+        min(drive_at) over (
+            partition by device_no order by mark_at range between current row and unbounded following
+        ) as drive_after_at
+    from marks
+),
+
 -- a connection lies between two drives and beside no other session
 barred as (
     select
-        neighboured.session_no,
-        greatest(
-            max(case when drives.drive_at <= neighboured.started_at then drives.drive_at end),
-            max(neighboured.session_before_at)
-        ) as not_before_at,
-        least(
-            min(case when drives.drive_at >= neighboured.ended_at then drives.drive_at end),
-            min(neighboured.session_after_at)
-        ) as not_after_at,
-        neighboured.device_no
-    from neighboured
-    left join drives on neighboured.device_no = drives.device_no
-    group by neighboured.device_no, neighboured.session_no
+        session_no,
+        greatest(max(case when is_start then drive_before_at end), max(session_before_at)) as not_before_at,
+        least(min(case when not is_start then drive_after_at end), min(session_after_at)) as not_after_at,
+        device_no
+    from between_drives
+    where session_no is not null
+    group by device_no, session_no
 ),
 
 connections as (

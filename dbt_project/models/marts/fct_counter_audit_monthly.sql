@@ -12,14 +12,8 @@ moved as (
     select * from {{ ref('int_counter_life') }}
 ),
 
-partition_gate as (
-    select
-        min(check_name) as gated_by,
-        device_no,
-        measured_month
-    from {{ source('ops', 'partition_gate') }}
-    where {{ devices_in_scope() }}
-    group by device_no, measured_month
+gated_month as (
+    select * from {{ ref('int_gated_month') }}
 ),
 
 device_setting as (
@@ -252,14 +246,14 @@ spine as (
     select
         device_no,
         measured_month
-    from partition_gate
+    from gated_month
 ),
 
 figures as (
     select
         spine.device_no,
         spine.measured_month,
-        partition_gate.gated_by,
+        gated_month.gated_by,
         months.is_reset,
         months.awake_h,
         months.charged_ah,
@@ -290,8 +284,8 @@ figures as (
         end as window_high_v
     from spine
     left join months on spine.device_no = months.device_no and spine.measured_month = months.measured_month
-    left join partition_gate
-        on spine.device_no = partition_gate.device_no and spine.measured_month = partition_gate.measured_month
+    left join gated_month
+        on spine.device_no = gated_month.device_no and spine.measured_month = gated_month.measured_month
     left join device_setting on spine.device_no = device_setting.device_no
     left join tested
         on

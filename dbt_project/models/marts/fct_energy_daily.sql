@@ -1,6 +1,7 @@
 {{ config(unique_key=['device_no'], tags=['stitched']) }}
 -- One row per device and KST day, from the device's first day with rows to its last one: the energy of sessions and
--- trips cut at midnight, so that days add up to them. Days of a gated month are rows without figures.
+-- trips cut at midnight, so that days add up to them. Days of a gated month are rows without figures; a day on which
+-- the car could have charged without anybody metering it has no energy charged.
 with
 
 days as (
@@ -51,6 +52,7 @@ charged as (
     select
         sessions.mode,
         sessions.session_id,
+        sessions.energy_kwh is not null as is_metered,
         session_part.order_no,
         session_part.from_at,
         session_part.to_at,
@@ -71,6 +73,7 @@ charged as (
 cut as (
     select
         charged.mode,
+        charged.is_metered,
         days.service_date,
         charged.energy_kwh,
         charged.session_id,
@@ -91,6 +94,7 @@ cut as (
 charged_day as (
     select
         mode,
+        is_metered,
         from_date as service_date,
         energy_kwh,
         device_no
@@ -99,6 +103,7 @@ charged_day as (
     union all
     select
         mode,
+        is_metered,
         service_date,
         energy_kwh * part_s / sum(part_s) over (partition by device_no, session_id, from_at) as energy_kwh,
         device_no
@@ -111,9 +116,28 @@ charge_sums as (
         {{ fixed_sum("case when mode <> 'V2L' then energy_kwh end") }} as charged_kwh,
         {{ fixed_sum("case when mode = 'DC' then energy_kwh end") }} as charged_dc_kwh,
         {{ fixed_sum("case when mode = 'V2L' then energy_kwh end") }} as v2l_kwh,
+        bool_or(is_metered) as is_metered,
         device_no
     from charged_day
     group by device_no, service_date
+),
+
+-- what would have shown a charge: the current, or the energy counter
+meter_month as (
+    select
+        bool_or(current_max_a is not null or (is_charged_kwh_alive and charged_step_kwh is not null)) as is_metered,
+        device_no,
+        measured_month
+    from fragments
+    group by device_no, measured_month
+),
+
+meter as (
+    select
+        bool_or(is_metered) as is_metered,
+        device_no
+    from meter_month
+    group by device_no
 ),
 
 started as (
@@ -199,35 +223,49 @@ slept as (
     {{ cross_join_days(kst_day('silences.from_at'), kst_day('silences.to_at')) }}
     where not silences.has_moved and silences.charge_evidence is null
     group by silences.device_no, days.on_date
+),
+
+-- a day without sessions took nothing where the pack was metered; a month without rows is judged as the others are
+metered as (
+    select
+        days.*,
+        charge_sums.charged_kwh,
+        charge_sums.charged_dc_kwh,
+        charge_sums.v2l_kwh,
+        days.gated_by is null
+        and coalesce(charge_sums.is_metered, meter_month.is_metered, meter.is_metered, false) as is_metered
+    from days
+    left join charge_sums on days.device_no = charge_sums.device_no and days.service_date = charge_sums.service_date
+    left join meter_month on days.device_no = meter_month.device_no and days.measured_month = meter_month.measured_month
+    left join meter on days.device_no = meter.device_no
 )
 
 select
-    days.service_date,
-    days.gated_by,
-    case when days.gated_by is null then coalesce(charge_sums.charged_kwh, 0e0) end as charged_kwh,
-    case when days.gated_by is null then coalesce(charge_sums.charged_dc_kwh, 0e0) end as charged_dc_kwh,
-    case when days.gated_by is null then coalesce(charge_sums.v2l_kwh, 0e0) end as v2l_kwh,
+    metered.service_date,
+    metered.gated_by,
+    case when metered.is_metered then coalesce(metered.charged_kwh, 0e0) end as charged_kwh,
+    case when metered.is_metered then coalesce(metered.charged_dc_kwh, 0e0) end as charged_dc_kwh,
+    case when metered.is_metered then coalesce(metered.v2l_kwh, 0e0) end as v2l_kwh,
     case
-        when days.gated_by is null
+        when metered.gated_by is null
             then case when driven.trip_count > 0 then driven.out_kwh - driven.regen_kwh else 0e0 end
     end as driven_net_kwh,
-    case when days.gated_by is null then case when driven.trip_count > 0 then driven.regen_kwh else 0e0 end end
+    case when metered.gated_by is null then case when driven.trip_count > 0 then driven.regen_kwh else 0e0 end end
         as regen_kwh,
     case
-        when days.gated_by is null and (rested.energy_kwh is not null or slept.energy_kwh is not null)
+        when metered.gated_by is null and (rested.energy_kwh is not null or slept.energy_kwh is not null)
             then coalesce(rested.energy_kwh, 0e0) + coalesce(slept.energy_kwh, 0e0)
     end as parked_kwh,
-    case when days.gated_by is null then cast(coalesce(started.session_count, 0) as integer) end as session_count,
-    case when days.gated_by is null then cast(coalesce(started.inferred_session_count, 0) as integer) end
+    case when metered.gated_by is null then cast(coalesce(started.session_count, 0) as integer) end as session_count,
+    case when metered.gated_by is null then cast(coalesce(started.inferred_session_count, 0) as integer) end
         as inferred_session_count,
-    case when days.gated_by is null then cast(coalesce(started.unmetered_session_count, 0) as integer) end
+    case when metered.gated_by is null then cast(coalesce(started.unmetered_session_count, 0) as integer) end
         as unmetered_session_count,
-    case when days.gated_by is null then cast(coalesce(driven.trip_count, 0) as integer) end as trip_count,
-    days.device_no,
-    days.measured_month
-from days
-left join charge_sums on days.device_no = charge_sums.device_no and days.service_date = charge_sums.service_date
-left join started on days.device_no = started.device_no and days.service_date = started.service_date
-left join driven on days.device_no = driven.device_no and days.service_date = driven.service_date
-left join rested on days.device_no = rested.device_no and days.service_date = rested.service_date
-left join slept on days.device_no = slept.device_no and days.service_date = slept.service_date
+    case when metered.gated_by is null then cast(coalesce(driven.trip_count, 0) as integer) end as trip_count,
+    metered.device_no,
+    metered.measured_month
+from metered
+left join started on metered.device_no = started.device_no and metered.service_date = started.service_date
+left join driven on metered.device_no = driven.device_no and metered.service_date = driven.service_date
+left join rested on metered.device_no = rested.device_no and metered.service_date = rested.service_date
+left join slept on metered.device_no = slept.device_no and metered.service_date = slept.service_date

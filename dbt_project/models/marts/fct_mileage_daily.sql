@@ -8,14 +8,8 @@ raw_partition as (
     where {{ devices_in_scope() }} and row_count > 0
 ),
 
-partition_gate as (
-    select
-        min(check_name) as gated_by,
-        device_no,
-        measured_month
-    from {{ source('ops', 'partition_gate') }}
-    where {{ devices_in_scope() }}
-    group by device_no, measured_month
+gated_month as (
+    select * from {{ ref('int_gated_month') }}
 ),
 
 pieces as (
@@ -50,14 +44,14 @@ covered as (
     from raw_partition
     union all
     select
-        cast(concat(partition_gate.measured_month, '-01') as date) as first_date,
-        last_day(cast(concat(partition_gate.measured_month, '-01') as date)) as last_date,
-        partition_gate.device_no
-    from partition_gate
+        cast(concat(gated_month.measured_month, '-01') as date) as first_date,
+        last_day(cast(concat(gated_month.measured_month, '-01') as date)) as last_date,
+        gated_month.device_no
+    from gated_month
     left join raw_partition
         on
-            partition_gate.device_no = raw_partition.device_no
-            and partition_gate.measured_month = raw_partition.measured_month
+            gated_month.device_no = raw_partition.device_no
+            and gated_month.measured_month = raw_partition.measured_month
     where raw_partition.device_no is null
 ),
 
@@ -210,7 +204,7 @@ joined as (
     select
         calendar.service_date,
         distance_source.distance_source,
-        partition_gate.gated_by,
+        gated_month.gated_by,
         levels_of_day.odometer_start_km,
         levels_of_day.odometer_end_km,
         case when distance_source.distance_source <> 'none' then coalesce(distance_day.distance_km, 0e0) end
@@ -238,8 +232,8 @@ joined as (
         calendar.measured_month
     from calendar
     left join distance_source on calendar.device_no = distance_source.device_no
-    left join partition_gate
-        on calendar.device_no = partition_gate.device_no and calendar.measured_month = partition_gate.measured_month
+    left join gated_month
+        on calendar.device_no = gated_month.device_no and calendar.measured_month = gated_month.measured_month
     left join levels_of_day
         on calendar.device_no = levels_of_day.device_no and calendar.service_date = levels_of_day.service_date
     left join distance_day

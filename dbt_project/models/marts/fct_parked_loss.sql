@@ -17,14 +17,8 @@ fragments as (
     where {{ devices_in_scope() }} and {{ outside_gates() }}
 ),
 
-partition_gate as (
-    select
-        min(check_name) as gated_by,
-        device_no,
-        measured_month
-    from {{ source('ops', 'partition_gate') }}
-    where {{ devices_in_scope() }}
-    group by device_no, measured_month
+gated_month as (
+    select * from {{ ref('int_gated_month') }}
 ),
 
 device_setting as (
@@ -115,14 +109,14 @@ months as (
     select
         device_no,
         measured_month
-    from partition_gate
+    from gated_month
 ),
 
 joined as (
     select
         months.device_no,
         months.measured_month,
-        partition_gate.gated_by,
+        gated_month.gated_by,
         coalesce(device_setting.chemistry = 'LFP', false) as is_flat,
         -- a rest also takes back what an offset of the current let the SoC drift while the car was awake
         100 * {{ var('current_offset_sd_a') }} * coalesce(awake_month.awake_h, 0e0)
@@ -145,8 +139,8 @@ joined as (
                 then idle.idle_kwh * (idle.integrated_s + idle.lost_s) / nullif(idle.integrated_s, 0)
         end as idle_kwh
     from months
-    left join partition_gate
-        on months.device_no = partition_gate.device_no and months.measured_month = partition_gate.measured_month
+    left join gated_month
+        on months.device_no = gated_month.device_no and months.measured_month = gated_month.measured_month
     left join awake_month
         on months.device_no = awake_month.device_no and months.measured_month = awake_month.measured_month
     left join relay on months.device_no = relay.device_no

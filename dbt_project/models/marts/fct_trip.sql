@@ -7,6 +7,10 @@ parts as (
     select * from {{ ref('int_trip_part') }}
 ),
 
+drift_month as (
+    select * from {{ ref('int_counter_drift_month') }}
+),
+
 sums as (
     select
         trip_id,
@@ -90,25 +94,16 @@ trips as (
     from distanced
 ),
 
--- months whose counters failed their audit are not believed where there is anything else
-audit as (
-    select
-        verdict,
-        device_no,
-        measured_month
-    from {{ ref('fct_counter_audit_monthly') }}
-    where {{ devices_in_scope() }} and verdict = 'drift'
-),
-
+-- counters that failed their audit are not believed where there is anything else
 audited as (
     select
         trips.*,
-        audit.verdict is not null as is_counter_failed
+        drift_month.device_no is not null as is_counter_failed
     from trips
-    left join audit
+    left join drift_month
         on
-            trips.device_no = audit.device_no
-            and {{ month_of('trips.service_date') }} = audit.measured_month
+            trips.device_no = drift_month.device_no
+            and {{ month_of('trips.service_date') }} = drift_month.measured_month
 ),
 
 methods as (

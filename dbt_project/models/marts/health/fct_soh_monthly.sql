@@ -18,29 +18,23 @@ months as (
     where {{ devices_in_scope() }}
 ),
 
-partition_gate as (
-    select
-        min(check_name) as gated_by,
-        device_no,
-        measured_month
-    from {{ source('ops', 'partition_gate') }}
-    where {{ devices_in_scope() }}
-    group by device_no, measured_month
+gated_month as (
+    select * from {{ ref('int_gated_month') }}
 )
 
 select
     {%- for name in figures %}
-    case when partition_gate.gated_by is null then months.{{ name }} end as {{ name }},
+    case when gated_month.gated_by is null then months.{{ name }} end as {{ name }},
     {%- endfor %}
-    case when partition_gate.gated_by is null then months.method else 'none' end as method,
+    case when gated_month.gated_by is null then months.method else 'none' end as method,
     months.capacity_nominal_ah,
     months.capacity_source,
     months.curve_version,
     months.curve_origin,
     months.pack_epoch,
-    partition_gate.gated_by,
+    gated_month.gated_by,
     months.device_no,
     months.measured_month
 from months
-left join partition_gate
-    on months.device_no = partition_gate.device_no and months.measured_month = partition_gate.measured_month
+left join gated_month
+    on months.device_no = gated_month.device_no and months.measured_month = gated_month.measured_month
