@@ -21,65 +21,126 @@ __all__ = [
 class CellRules:
     """Cells: residuals at rest and on steady charge, spread, self-discharge, over- and undervoltage."""
 
-    # windows
-    rest_current_a: float = 2.0  # A; |I| of a rest row (as dbt var rest_current_max_a)
-    standing_kmh: float = 1.0  # km/h; faster is driving (as dbt var moving_min_kmh)
-    silence_s: float = 7200.0  # s of silence after which the first rows still show the rest before (DOMAIN 6)
-    settle_s: float = (
-        120.0  # s without load before a row counts as rest: six times the fast time constant of 20 s [prop]
+    # --- which rows -------------------------------------------------------------------------------------------------
+    standing_kmh: float = 1.0  # km/h; slower is standing (as dbt var moving_min_kmh)
+    rest_current_max_a: float = 2.0  # A; |I| of a rest row (as dbt var of that name) ...
+    rest_current_max_share: float = 0.02  # C; ... or this share of the capacity, whichever is larger (DOMAIN 6)
+    quiet_s: float = (
+        60.0  # s of small current before a rest row: the fast part of relaxation (20-30 s) is over, what is
     )
-    gap_s: float = 180.0  # s; rows further apart are no stretch (as dbt var logging_gap_s)
-    rest_min_rows: int = 1  # rows of a rest: at 60 s a waking may show one before the car drives off
-    charge_current_a: float = 1.0  # A; less is no charge (as dbt var charge_current_min_a)
-    steady_step_a: float = 2.0  # A; |dI| between rows of a steady charge (DOMAIN 3)
-    charge_min_rows: int = 5  # rows of a steady stretch: their ramp must pass some of a 20 mV step [prop]
-    held_rows: int = 3  # messages over which a voltage must last (as insulation, DOMAIN 7); one alone is noise
-    # outliers
-    pooled_windows: int = 3  # rests or charges whose mean is judged (DOMAIN 7: in >= 3 sessions)
-    weight_cap: float = 20.0  # rows beyond which a window weighs no more: its steps are dithered by then [prop]
-    sigma_floor_mv: float = 5.8  # mV; a step of 20 mV / sqrt(12) (DOMAIN 7)
-    outlier_z: float = 4.0  # robust z (DOMAIN 7)
-    false_discovery_rate: float = (
-        0.05  # 1; share of false cells among those found in a window (Benjamini-Hochberg 1995)
+    # left differs between cells by less than 2 mV after 1 C [prop]
+    logging_gap_s: float = 180.0  # s; a longer silence ends a window (as dbt var of that name)
+    silence_s: float = 600.0  # s of silence that counts as rest; between the two nobody knows what the car did
+    charge_current_min_a: float = (
+        2.0  # A; a larger current into a standing car is a charge; twice the noise of DOMAIN 5
     )
-    outlier_warn_mv: float = 40.0  # mV; about 6 % of charge on the steep part of a curve: it limits the pack [prop]
-    outlier_alarm_mv: float = 150.0  # mV; 20 % of charge: the pack ends with this cell [prop]
-    moving_mv_per_month: float = 10.0  # mV a month (DOMAIN 7)
-    moving_days: float = 45.0  # d over which a movement is looked at: a month and a half, so that a month is whole
-    moving_span_days: float = 14.0  # d that the windows must span
-    moving_min_windows: int = 8  # windows of a movement [prop]
-    moving_z: float = 5.0  # standard errors: 192 cells are looked at on every window [prop]
-    moving_min_mv: float = 15.0  # mV off the pack; a cell that moves within what cells differ by is no finding [prop]
-    lowest_share_pct: float = 20.0  # % of rest rows (DOMAIN 7); ties are shared
-    lowest_windows: int = 6  # rests whose rows are counted: rests of one or two rows tie by their 20 mV steps [prop]
-    lowest_mv: float = 15.0  # mV below the pack: in any pack some cell is the lowest; 5 sd of healthy cells [prop] ...
-    lowest_z: float = (
-        2.5  # ... and this many robust sd of the pack's own cells: some packs are wider (01290000001) [prop]
+    steady_a: float = 2.0  # A; a charge is steady where the current changes by less between rows (DOMAIN 3) ...
+    steady_share: float = 0.02  # 1; ... or by less than this share: the taper of a fast charge at 60 s rows [prop]
+    charge_min_s: float = 300.0  # s a steady stretch lasts at least: it then moves through 10 mV or more [prop]
+    charge_min_rows: int = 5  # rows of it, at 60 s sampling
+    window_rows_max: int = 240  # rows of one window that are read, evenly spread: noise of 1-2 mV is averaged to 0.1 mV
+    # by 240, more only costs time
+    full_row_share: float = (
+        0.9  # 1; a row with fewer of its cells is a stale or broken message (01290000001 after gaps)
     )
-    # spread on charge
+    cell_min_mv: float = 1500.0  # mV; a cell outside is suspect, left out of averages and handed to FAULT_OR_SENSOR ...
+    cell_max_mv: float = 4500.0  # mV; ... (as dbt vars of that name, DOMAIN 3)
+    centre_clip_mv: float = 30.0  # mV; the middle of a row is its median moved by the mean of residuals clipped here: a
+    # median of 20 mV steps jumps by 20 mV, and one cell cannot move it by more than 30 mV / cells
+
+    # --- error of one residual --------------------------------------------------------------------------------------
+    step_share: float = 0.98  # 1; share of values that are multiples of a step for it to be the resolution
+    step_sd: float = 0.2887  # 1; standard deviation of rounding, in steps (1 / sqrt 12)
+    window_sd_mv: float = 1.0  # mV; what differs from one rest to the next beside rounding: temperature, relaxation
+    row_sd_mv: float = 3.0  # mV; error of one row beside rounding: noise 1-2 mV, blocks of a message read late
+    block_sd_mv: float = (
+        2.0  # mV; days are gathered until the mean residual is as good as this: a slow charge, or about
+    )
+    # ten looks of 20 mV, three of 1 mV
+    block_days_max: float = 21.0  # d; a block that needs longer is given up: three rests a month judge nothing
+    slow_charge_share: float = 0.25  # C; a slower charge shows resting residuals as well: 3 % of 1 mOhm x 45 A = 1.4 mV
+    slow_charge_a: float = 30.0  # A; the same where the capacity is not known
+    session_pause_s: float = 1800.0  # s; pieces of a charge that are nearer are one window (as dbt var of that name)
+    sd_floor_mv: float = 5.8  # mV; smallest scale of a robust z: rounding of 20 mV steps (DOMAIN 7)
+
+    # --- CELL_OUTLIER, CELL_LOWEST ----------------------------------------------------------------------------------
+    outlier_z: float = 4.0  # 1; robust z of the mean residual (DOMAIN 7): 23.2 mV for a pack with small spread
+    outlier_alarm_mv: float = (
+        100.0  # mV; at 9 mV per % the cell is 11 % of charge off, a tenth of the range is gone [prop]
+    )
+    false_discovery: float = 0.01  # 1; Benjamini-Hochberg over the cells of one window
+    moving_mv_per_month: float = 10.0  # mV in 30 d; a cell that leaves the pack faster is watched (DOMAIN 7) ...
+    moving_z: float = 2.6  # 1; ... from this robust z on (15 mV): nearer to the pack it may be re-balancing
+    moving_sds: float = 2.0  # 1; standard errors taken off its speed before
+    moving_days: float = 30.0  # d over which it is looked at
+    moving_min_days: float = 10.0  # d its readings must span
+    moving_min_blocks: int = 5  # blocks in them
+    lowest_z: float = 2.0  # 1; robust z below the pack that the lowest cell must stand apart by [prop]
+    lowest_watch_pct: float = 20.0  # % of rest rows in which the cell is the lowest, ties shared out (DOMAIN 7)
+    lowest_warn_pct: float = 50.0  # %; more often than all others together [prop]
+    charge_slope_sd: float = (
+        0.5  # mV per %; how a residual follows charge (unlike capacity), 1 sigma: 0.8 on 01290000003;
+    )
+    # it is taken off before a cell counts as moving or falling
+    fall_mv: float = 8.0  # mV below its own earlier level that count as falling: a third of the reference fault [prop]
+    fall_quantile: float = 0.8  # 1; that level: of its earlier ones the upper fifth, not the luckiest
+    fall_days: float = 180.0  # d back to which that level is looked for
+    unsure_share: float = (
+        0.9  # 1; a figure beyond a line that significance does not bear out stands just below the line:
+    )
+    # it opens nothing and clears nothing
+
+    # --- CELL_SPREAD ------------------------------------------------------------------------------------------------
     spread_warn_mv: float = 100.0  # mV (DOMAIN 7)
     spread_alarm_mv: float = 200.0  # mV (DOMAIN 7)
-    spread_own_days: float = 90.0  # d of the pack's own median (DOMAIN 7)
-    spread_own_factor: float = 2.0  # 1; the watch line is this times the own median ... [prop]
-    spread_watch_min_mv: float = 60.0  # mV; ... and never below what healthy 20 mV packs show averaged (30 mV), doubled
-    # self-discharge
-    leak_days: tuple[float, ...] = (7.0, 21.0)  # d of residuals looked at: fast for strong leaks, long for weak ones
-    leak_span_share: float = 0.6  # 1; share of those days that the windows must span
-    leak_min_windows: int = 6  # rests and slow charges of a fit [prop]
-    leak_min_mv_per_pct: float = 3.0  # mV per point; flatter, and a voltage says nothing of charge (DOMAIN 6)
-    leak_charge_c: float = 0.3  # C; on faster charges resistance hides what charge differs by [prop]
-    leak_floor_mv: float = 2.0  # mV; scatter of a window that no fit may undercut: 5.8 mV over 9 rows [prop]
-    leak_z: float = 5.0  # standard errors by which a leak differs from none: 192 cells a day, 1 in 1.7 million [prop]
-    leak_below_mv: float = (
-        10.0  # mV below the pack that a leaking cell lies; a balancing BMS moves cells by less [prop]
+    spread_own_factor: float = 1.5  # 1; warn line against the pack's own median of the spread without its furthest cell
+    spread_own_days: float = 90.0  # d of that median (DOMAIN 7)
+    spread_own_min: int = 3  # charges for it
+
+    # --- CELL_UNDERVOLT, CELL_OVERVOLT ------------------------------------------------------------------------------
+    # Watch, warn, alarm in V. GB/T 32960.3 sends the alarms at the maker's thresholds. Cells are charged to 4.20 V
+    # (NMC) and 3.65 V (LFP) and discharged to 2.8 V and 2.5 V at the terminals; protection acts 0.05-0.1 V beyond, so
+    # that a value at the warn line means that it did not. At the alarm lines plating, gas and copper dissolution begin.
+    overvolt_nmc_v: tuple[float, float, float] = (4.28, 4.32, 4.40)
+    overvolt_lfp_v: tuple[float, float, float] = (3.70, 3.75, 3.85)
+    undervolt_nmc_v: tuple[float, float, float] = (2.80, 2.65, 2.50)
+    undervolt_lfp_v: tuple[float, float, float] = (2.50, 2.30, 2.00)
+    volt_apart_v: float = (
+        0.05  # V; where the whole pack is beyond a line (cold fast charge, full load), a cell must lie
     )
-    leak_fell_mv: float = 10.0  # mV that it fell by in the days looked at [prop]
-    leak_watch_ma: float = 10.0  # mA; a quarter of 100 Ohm on one cell (DOMAIN 7: 100 Ohm = 37 mA)
-    leak_warn_ma: float = 20.0  # mA; 0.5 Ah a day: a parked car loses 10 % of one cell in three weeks [prop]
-    leak_alarm_ma: float = 100.0  # mA; 2.4 Ah a day, beyond what balancing (30-100 mA) makes good [prop]
-    # limits, (watch, warn, alarm) of low and high, V; after the limits of cell makers, and GB/T 32960.3 order of alarms
-    nmc_limits_v: tuple[tuple[float, float, float], tuple[float, float, float]] = ((2.7, 2.5, 2.0), (4.28, 4.3, 4.4))
-    lfp_limits_v: tuple[tuple[float, float, float], tuple[float, float, float]] = ((2.3, 2.0, 1.8), (3.75, 3.8, 3.9))
+    # this far beyond the median cell for watch and warn; the alarm line does not move [prop]
+    volt_shift_max_v: float = 0.10  # V; by no more than this
+    lasting_rows: int = 3  # rows a value must last; fewer are noise (DOMAIN 3, 7) ...
+    lasting_s: float = 10.0  # s; ... and this long, where rows come faster
+
+    # --- CELL_SELF_DISCHARGE ----------------------------------------------------------------------------------------
+    leak_ma: tuple[float, float, float] = (
+        10.0,
+        20.0,
+        100.0,
+    )  # mA, watch, warn, alarm. Healthy cells lose 1-3 % a month
+    # (2-5 mA of 110 Ah), alike; 10 mA off the others empties a cell within the year, 100 mA within six weeks [prop]
+    leak_sds: float = (
+        3.0  # 1; standard errors that are taken off before a leak is judged: with 192 cells and a line that
+    )
+    # itself lies 2 or more away, chance needs 5
+    leak_windows_d: tuple[float, ...] = (
+        7.0,
+        14.0,
+        28.0,
+    )  # d; short finds large leaks soon, long finds small ones at all
+    leak_min_span: float = 0.5  # 1; share of the window its rests must span
+    leak_min_rests: int = 6  # rests and slow charges in it
+    leak_min_days: int = 4  # days with one
+    leak_sd_max_ma: float = 12.0  # mA; a leak known less well is no reading: it opens nothing and clears nothing
+    leak_level_mv: float = 5.0  # mV below the pack at its end: a leak lowers a cell, balancing bleeds those above
+    leak_onsets: int = 16  # times in a window at which a fall may begin, or a step lie: 28 d in steps of 2
+    leak_huber: float = 2.0  # sd beyond which one rest is weighted down
+    leak_soc_sd: float = 0.2  # mV per % of charge; how a residual may follow charge (cells of unlike capacity), 1 sigma
+    leak_current_sd: float = 0.05  # mV per A; how it may follow current (resistance 5 % of 1 mOhm), 1 sigma
+    slope_nmc_mv_per_pct: float = 9.0  # mV per %; slope of NMC where no curve is known: 3.4-4.18 V over 90 % (data/ocv)
+    slope_max_mv_per_pct: float = 20.0  # mV per %; steeper (the last points of charge) is not known well enough
+    rest_min_n: int = 3  # blocks (or charges) of a car below which it cannot be judged
 
 
 # --- temperature ------------------------------------------------------------------------------------------------------
