@@ -58,7 +58,7 @@ def test_the_sensor_brings_a_new_file_all_the_way_to_the_snapshot(homes: Homes) 
         assert intake[0].tags[REASON_TAG] == "1 new or changed files"
         execute(platform, instance, intake)
         requests = tick(platform, instance)
-        assert [r.tags[REASON_TAG] for r in requests] == ["new"] * 6
+        assert [r.tags[REASON_TAG] for r in requests] == ["new"] * 8
         assert requests[0].tags["dagster/asset_partition_range_start"] == f"{ONE}|2023-01"
         execute(platform, instance, requests)
         assert tick(platform, instance) == []
@@ -85,7 +85,7 @@ def test_a_second_car_runs_alone(homes: Homes) -> None:
         requests = tick(platform, chain.instance)
     partitioned = [r for r in requests if "dagster/asset_partition_range_start" in r.tags]
     assert {r.tags["dagster/asset_partition_range_start"].split("|")[0] for r in partitioned} == {TWO}
-    assert len(requests) == 6
+    assert len(requests) == 8
 
 
 def test_what_failed_waits_for_the_schedule(homes: Homes) -> None:
@@ -98,14 +98,15 @@ def test_what_failed_waits_for_the_schedule(homes: Homes) -> None:
             mark_failed(connection, Unit.DEVICE, {ONE: wanted}, "no space left on device")
         platform = build(home)
         published = tick(platform, chain.instance)
-        health, snapshot = ([key.to_user_string() for key in r.asset_selection or []] for r in published)
+        health, episodes, snapshot = ([key.to_user_string() for key in r.asset_selection or []] for r in published)
         assert "battery_chain" in health, "what stands on the failed marts is recorded as standing on them"
-        assert snapshot == ["charging_sites", "published_snapshot"]
+        assert episodes == ["anomaly_chain"]
+        assert snapshot == ["charging_sites", "inspection_queue", "published_snapshot"]
         execute(platform, chain.instance, published)
         assert tick(platform, chain.instance) == [], "the sensor does not try again what failed"
         requests = tick(platform, chain.instance, schedule=True)
-        assert [r.tags[REASON_TAG] for r in requests] == ["failed", "changed", "changed"], (
-            "the device, its health, the snapshot"
+        assert [r.tags[REASON_TAG] for r in requests] == ["failed", "changed", "changed", "changed"], (
+            "the device, its health, its episodes, the snapshot"
         )
         assert all(r.run_key for r in requests), "a schedule needs a key for each of its runs"
         execute(platform, chain.instance, requests)

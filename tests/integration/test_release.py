@@ -45,7 +45,7 @@ def test_activating_a_learnt_curve_makes_state_of_health_stale_and_nothing_below
         assert chain.release(activate=True).errors == []
         assert Releases(home.released).versions() == learnt, "the same rests give the same version"
         stale = pending(chain)
-        assert set(stale) == {Unit.HEALTH, Unit.FLEET}
+        assert set(stale) == {Unit.HEALTH, Unit.ANOMALY, Unit.FLEET}
         assert chain.run(Asked()).errors == []
         assert pending(chain) == {}
     found = origins(home)
