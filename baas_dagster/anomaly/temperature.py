@@ -36,10 +36,11 @@ def _windows(rows: Rows, car: Car, rules: Any) -> pl.DataFrame:
     exists = there.any(axis=0)
     if not exists.any():
         return windows_frame([])
-    apart = temps - _others(temps[:, exists])[:, None] if exists.sum() >= mine.min_sensors else None
+    middle = _others(temps[:, exists])
+    apart = temps - middle[:, None] if exists.sum() >= mine.min_sensors else None
     found = [*_days(rows, temps, apart, mine)]
     if apart is not None:
-        found += [*_stuck(rows, temps, mine), *_jumps(rows, temps, mine)]
+        found += [*_stuck(rows, temps, middle, mine), *_jumps(rows, temps, middle, mine)]
     return windows_frame(found)
 
 
@@ -122,19 +123,17 @@ def _rises(rows: Rows, apart: F64, rules: TemperatureRules) -> F64:
     return np.where(known[:, None] & spread_out, rate, np.where(np.isfinite(apart), 0.0, np.nan))
 
 
-def _stuck(rows: Rows, temps: F64, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
+def _stuck(rows: Rows, temps: F64, middle: F64, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
     """Days on which a sensor goes on reading what it has read for hours while the others move.
 
     A day begins with the last row before it, so that what moved overnight counts.
     """
-    exists = np.isfinite(temps).any(axis=0)
-    middle = _others(temps[:, exists])
-    for sensor in np.flatnonzero(exists):
+    for sensor in np.flatnonzero(np.isfinite(temps).any(axis=0)):
         at = np.flatnonzero(np.isfinite(temps[:, sensor]))
-        edges = np.flatnonzero(np.diff(temps[at, sensor])) + 1
-        for run in np.split(at, edges):
-            if rows.t_s[run[-1]] - rows.t_s[run[0]] < rules.stuck_s:
-                continue
+        starts = np.flatnonzero(np.diff(temps[at, sensor], prepend=np.nan) != 0)
+        ends = np.append(starts[1:], len(at)) - 1
+        for i in np.flatnonzero(rows.t_s[at[ends]] - rows.t_s[at[starts]] >= rules.stuck_s):
+            run = at[starts[i] : ends[i] + 1]
             cuts = np.flatnonzero(np.diff(rows.day[run])) + 1
             for day in np.split(run, cuts):
                 first = max(day[0] - 1, run[0])
@@ -152,11 +151,10 @@ def _stuck(rows: Rows, temps: F64, rules: TemperatureRules) -> Iterator[dict[str
                     }
 
 
-def _jumps(rows: Rows, temps: F64, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
+def _jumps(rows: Rows, temps: F64, middle: F64, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
     """Steps of 10 K between two messages that the other sensors do not share."""
     near = rows.gap_s <= rules.jump_gap_s
     step = np.abs(np.diff(temps, axis=0, prepend=np.nan))
-    middle = _others(temps[:, np.isfinite(temps).any(axis=0)])
     alone = np.abs(np.diff(middle, prepend=np.nan)) < rules.stuck_moved_k
     hit = near[:, None] & alone[:, None] & (step >= rules.jump_k)
     for sensor in np.flatnonzero(hit.any(axis=0)):
