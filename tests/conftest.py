@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from baas_dagster.definitions import build
 from baas_dagster.resources import dbt_manifest
 from baas_dagster.runs import Asked, Chain, instance_of
 from baas_dagster.settings import Settings
+
+# how long an example takes says how busy the machine is, not whether the code is right
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 REAL_LOGS = Path(__file__).resolve().parents[2] / "shared" / "data" / "landing"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
-from baas_dagster import durable
+from baas_dagster import cli, durable
 from baas_dagster.anomaly.codes import CODES
 from baas_dagster.anomaly.outcomes import OUTCOME_SCHEMA, Finding
 from baas_dagster.cli import app
@@ -245,11 +245,12 @@ def test_an_outcome_says_which_part_of_it_is_wrong() -> None:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BAAS_HOME", str(tmp_path))
+    monkeypatch.setattr(cli.console, "_width", 200)  # wide enough that no cell is folded
     return tmp_path
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["outcome", *arguments], terminal_width=200, env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, ["outcome", *arguments])
     return result.exit_code, " ".join(result.output.split())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baas_dagster.anomaly.detector import readings_frame
@@ -135,7 +135,6 @@ def test_a_broken_channel_rises_while_it_hides_what_another_episode_needs() -> N
     assert dict(r[:2] for r in rows(pl.concat([drift, low]))) == {"COUNTER_DRIFT": 2, "SOH_LOW": 2}  # type: ignore[misc]
 
 
-@settings(deadline=None)
 @given(
     values=st.lists(st.floats(0, 100), min_size=1, max_size=60),
     order=st.randoms(use_true_random=False),
@@ -147,7 +146,6 @@ def test_the_order_of_readings_does_not_matter(values: list[float], order: objec
     assert episodes(CAR, readings).equals(episodes(CAR, readings[shuffled]))
 
 
-@settings(deadline=None)
 @given(values=st.lists(st.floats(0, 100), min_size=1, max_size=80))
 def test_episodes_of_an_item_follow_each_other_and_hold_their_windows(values: list[float]) -> None:
     found = episodes(CAR, track(values)).sort("opened_at")

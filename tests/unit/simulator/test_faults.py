@@ -315,7 +315,7 @@ def test_standard_fleets_have_the_faulty_cars_they_are_meant_to_have() -> None:
 def test_faults_leave_the_files_of_healthy_cars_alone(
     tmp_path: Path, simulated: Callable[[FleetSpec, int], Simulated]
 ) -> None:
-    spec = replace(STANDARD_FLEETS["demo"], months=2, dt_s=60.0)
+    spec = replace(STANDARD_FLEETS["demo"], months=2, dt_s=300.0)
     sick, _ = simulated(spec, 1)
     well, truth = simulated(replace(spec, faults=()), 1)
     first, second = content_of(sick), content_of(well)
