@@ -76,7 +76,7 @@ def _days(rows: Rows, temps: F64, apart: F64 | None, rules: TemperatureRules) ->
                 np.nan_to_num(temps[at].max(axis=1, initial=-np.inf, where=np.isfinite(temps[at])))
                 >= np.nanmax(hottest) - rules.hot_within_k
             ]
-            figures.append((_HOT_MEAN, np.nanmean(temps[warm], axis=0) if len(warm) else hottest))
+            figures.append((_HOT_MEAN, _means(temps[warm]) if len(warm) else hottest))
         figures.append((_RANGE, _greatest(temps[at]) + _greatest(-temps[at])))
         if apart is not None:
             up, down = _greatest(above[at]), _greatest(below[at])
@@ -92,6 +92,12 @@ def _greatest(values: F64) -> F64:
     """Greatest of each column; NaN where a column has none."""
     found = np.max(np.where(np.isfinite(values), values, -np.inf), axis=0)
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def _means(values: F64) -> F64:
+    """Mean of each column over what is there; NaN where a column has nothing."""
+    n = np.isfinite(values).sum(axis=0)
+    return np.asarray(np.where(np.isfinite(values), values, 0).sum(axis=0) / np.where(n, n, np.nan))
 
 
 def _rises(rows: Rows, apart: F64, rules: TemperatureRules) -> F64:
