@@ -71,7 +71,8 @@ def _frozen(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
 def _jumps(rows: Rows, car: Car, rules: SensorRules) -> Iterator[dict[str, Any]]:
     """Steps of the SoC between two near messages that the charge moved does not explain."""
     soc = rows["soc_pct"]
-    there = np.flatnonzero(np.isfinite(soc))
+    # 0 in the first or last rows of a session means "no value" (DOMAIN 1); a SoC that stays at 0 is SOC_LOW
+    there = np.flatnonzero(soc > 0)
     if len(there) < 2:
         return
     t, step = rows.t_s[there], np.diff(soc[there])
