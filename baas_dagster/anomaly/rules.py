@@ -160,7 +160,9 @@ class TemperatureRules:
     # and alarm after DOMAIN 7, watch: twice what healthy modules show (1.6 K and 0.6 K of gradient, 1 K steps) [prop]
     high_lines_c: tuple[float | None, float | None, float | None] = (45.0, 55.0, 60.0)  # degC (DOMAIN 7)
     hot_within_k: float = 2.0  # K below the hottest within which readings of 1 K tie; their means decide
-    rise_lines_k_per_min: tuple[float | None, float | None, float | None] = (None, 3.0, None)  # K/min (DOMAIN 7)
+    rise_lines_k_per_min: tuple[float | None, float | None, float | None] = (2.0, 3.0, None)  # K/min; warn: DOMAIN 7.
+    # Watch: in steps of 1 K, two minutes at 3 K/min read as 2.5-3.5, healthy modules as 1.0 at the most (measured: rows
+    # of 2-60 s, both real cars)
     rise_s: float = 120.0  # s over which a rise is taken (DOMAIN 7)
     rise_rows: int = 2  # steps between rows it must consist of
     rise_step_share: float = 0.7  # 1; a rise of which one step is more than this is a jump of the sensor [prop]
@@ -168,6 +170,7 @@ class TemperatureRules:
     stuck_moved_k: float = 3.0  # K by which the others move (DOMAIN 7)
     jump_k: float = 10.0  # K between two messages (DOMAIN 7)
     jump_gap_s: float = 60.0  # s; messages further apart may rightly differ by so much in a fire
+    jump_goes_on_k: float = 3.0  # K by which the step before or after goes the same way: heat, not a jump [prop]
     others_move_k: float = 5.0  # K by which the others moved on some day before one that did not counts as absent
     sensor_exists_k: float = 2.0  # K by which a sensor must have moved on some day to exist: two of its steps [prop]
 
