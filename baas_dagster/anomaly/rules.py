@@ -187,6 +187,10 @@ class InsulationRules:
     held_s: float = 10.0  # s; ... or so long (DOMAIN 7)
     warn_ohm_per_v: float = 500.0  # Ohm/V (ISO 6469-3, alternating current; DOMAIN 7)
     alarm_ohm_per_v: float = 100.0  # Ohm/V (ISO 6469-3, direct current; DOMAIN 7)
+    zero_watch_s: float = (
+        600.0  # s of 0 beyond waking that are watched: a self-test takes a minute or two, a monitor that
+    )
+    # is off while a charger watches takes longer, and so does a fault [prop]
 
 
 # --- sensors ----------------------------------------------------------------------------------------------------------
@@ -214,8 +218,11 @@ class SensorRules:
     current_max_a: float = 600.0  # A (DOMAIN 3)
     fault_s: float = 20.0  # s for which such a value must last ... [prop]
     fault_rows: int = 10  # ... and messages: 30 rows of 1 s are a fault, a glitch of a few is not [prop]
-    wake_s: float = 60.0  # s after waking in which an insulation of 0 means "not measured yet"
-    insulation_zero_s: float = 1_800.0  # s of insulation 0 beyond waking that are no waiting any more [prop]
+    insulation_zero_s: float = (
+        1_500.0  # s of insulation 0 beyond waking without another reading, silences left out, that
+    )
+    # are no waiting any more: within half an hour of waking [prop]
+    insulation_days: int = 2  # days that must read nothing but 0 before the car counts as one that does not measure it
 
 
 # --- health, counters, fleet ------------------------------------------------------------------------------------------

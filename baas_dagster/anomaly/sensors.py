@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from baas_dagster.anomaly.detector import Context, Detector, readings_frame, windows_frame
-from baas_dagster.anomaly.insulation import since_wake_s
+from baas_dagster.anomaly.insulation import zero_days
 from baas_dagster.anomaly.rows import NO_VALUE, Car, Rows
 from baas_dagster.anomaly.rules import SensorRules
 from baas_dagster.anomaly.windows import days_of, held, moment, number
@@ -24,7 +24,7 @@ __all__ = ["DETECTOR"]
 
 F64 = NDArray[np.float64]
 _ZERO = "insulation 0 kOhm beyond waking"
-_DAY, _FROZEN, _JUMP, _LOW, _FAULT = "day", "frozen", "soc_jump", "soc_low", "fault"
+_DAY, _FROZEN, _JUMP, _LOW, _FAULT, _ZEROS = "day", "frozen", "soc_jump", "soc_low", "fault", "zeros"
 
 
 # --- LOCAL ------------------------------------------------------------------------------------------------------------
@@ -33,6 +33,9 @@ def _windows(rows: Rows, car: Car, rules: Any) -> pl.DataFrame:
     if not len(rows):
         return windows_frame([])
     found = [*_frozen(rows, mine), *_jumps(rows, car, mine), *_low_soc(rows, mine), *_faults(rows, mine)]
+    for day in zero_days(rows, rules.insulation):
+        ends = (day.pop("from_row"), day.pop("to_row"), day.pop("rows"))
+        found.append(_window(rows, _ZEROS, *ends, day["longest_s"], **day))
     # every day with rows, so that what is no longer seen can close
     for _, at in days_of(rows):
         found.append(_window(rows, _DAY, at[0], at[-1], len(at), 0.0))
@@ -129,11 +132,6 @@ def _faults(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
         some = there.any(axis=1)
         looks.append(("module above", np.where(some, hottest, np.nan), rules.temp_max_c, rules.fault_s, 2))
         looks.append(("module below", np.where(some, -coldest, np.nan), -rules.temp_min_c, rules.fault_s, 2))
-    awake = since_wake_s(rows, rules.gap_s)
-    zero = np.where(
-        np.isfinite(rows["insulation_kohm"]), ((rows["insulation_kohm"] == 0) & (awake > rules.wake_s)) * 1.0, np.nan
-    )
-    looks.append((_ZERO, zero, 0.5, rules.insulation_zero_s, rules.fault_rows))
     for what, values, limit, hold_s, min_rows in looks:
         if not (values > limit).any():
             continue
@@ -142,7 +140,6 @@ def _faults(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
         for day in np.unique(rows.day[hit]):
             mine = hit[rows.day[hit] == day]
             worst = mine[np.argmax(level[mine])]
-            value = 0.0 if what == _ZERO else float(values[worst])
             yield _window(
                 rows,
                 _FAULT,
@@ -151,8 +148,8 @@ def _faults(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
                 len(mine),
                 1.0,
                 what=what,
-                limit=None if what == _ZERO else abs(limit),
-                value=round(abs(value), 3),
+                limit=abs(limit),
+                value=round(abs(float(values[worst])), 3),
                 **_item(rows, what, int(worst)),
             )
 
@@ -171,7 +168,7 @@ def _item(rows: Rows, what: str, row: int) -> dict[str, Any]:
     return {"channel": channel, name: int(place) + 1 if there.any() else None}
 
 
-_CHANNELS = (("cell", "cells"), ("module", "temperature"), ("insulation", "insulation"))
+_CHANNELS = (("cell", "cells"), ("module", "temperature"))
 
 
 # --- STITCHED ---------------------------------------------------------------------------------------------------------
@@ -185,7 +182,9 @@ def _readings(windows: pl.DataFrame, context: Context) -> pl.DataFrame:
         (_FAULT, "FAULT_OR_SENSOR", (None, None, 1.0)),
     ):
         hits = windows.filter(pl.col("kind") == kind).to_dicts()
-        if not hits or (kind == _FAULT and _never_insulated(hits, days)):
+        if kind == _FAULT:
+            hits += _lasting_zeros(windows, rules)
+        if not hits:
             continue
         bad = {row["to_at"].date() for row in hits}
         found += [_reading(code, row, row["value"], lines) for row in hits]
@@ -197,11 +196,22 @@ def _readings(windows: pl.DataFrame, context: Context) -> pl.DataFrame:
     return readings_frame(found)
 
 
-def _never_insulated(hits: list[dict[str, Any]], days: list[dict[str, Any]]) -> bool:
-    """True where all there is is an insulation of 0 on every day: a channel that the car does not support."""
-    if any(json.loads(row["detail"])["what"] != _ZERO for row in hits):
-        return False
-    return len({row["to_at"].date() for row in hits}) >= max(2, len(days))
+def _lasting_zeros(windows: pl.DataFrame, rules: SensorRules) -> Iterator[dict[str, Any]]:
+    """Days on which the insulation had read 0 for too long, counted over days that read nothing else.
+
+    A channel that never read anything else is one that the car does not support, or a fault since ever: not judged.
+    """
+    days = windows.filter(pl.col("kind") == _ZEROS).to_dicts()
+    details = [json.loads(row["detail"]) for row in days]
+    if len(days) >= rules.insulation_days and not any(d["reads_more"] for d in details):
+        return
+    carried = 0.0
+    for row, day in zip(days, details, strict=True):
+        longest = max(day["longest_s"], carried + day["lead_s"])
+        carried = day["trail_s"] if day["reads_more"] else carried + day["trail_s"]
+        if longest >= rules.insulation_zero_s and row["n"]:
+            what = {"what": _ZERO, "limit": None, "value": 0.0, "channel": "insulation", "minutes": round(longest / 60)}
+            yield row | {"value": 1.0, "detail": json.dumps(what, sort_keys=True)}
 
 
 def _reading(
