@@ -121,10 +121,9 @@ def _greatest(values: F64) -> F64:
 
 
 def _means(values: F64) -> F64:
-    """Mean of each column; NaN where a column has none."""
-    there = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(there, values, 0.0).sum(axis=0) / there.sum(axis=0))
+    """Mean of each column over what is there; NaN where a column has nothing."""
+    n = np.isfinite(values).sum(axis=0)
+    return np.asarray(np.where(np.isfinite(values), values, 0).sum(axis=0) / np.where(n, n, np.nan))
 
 
 def _rises(rows: Rows, apart: F64, rules: TemperatureRules) -> F64:
