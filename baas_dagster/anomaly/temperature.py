@@ -19,9 +19,10 @@ from baas_dagster.anomaly.rows import NO_VALUE, Car, Rows
 from baas_dagster.anomaly.rules import TemperatureRules
 from baas_dagster.anomaly.windows import days_of, held, listed, mean_of, moment
 
-__all__ = ["DETECTOR"]
+__all__ = ["DETECTOR", "padding"]
 
 F64 = NDArray[np.float64]
+I16 = NDArray[np.int16]
 _HIGH, _HOT_MEAN, _APART, _RISE, _RANGE = "high", "hot_mean", "apart", "rise", "range"
 _STUCK, _JUMP = "stuck", "jump"
 
@@ -36,7 +37,7 @@ def _windows(rows: Rows, car: Car, rules: Any) -> pl.DataFrame:
     exists = there.any(axis=0)
     if not exists.any():
         return windows_frame([])
-    measures = exists & ~_padded(temps, exists, mine)
+    measures = exists & ~padding(rows.module_temp_dc, mine)
     middle = _others(temps[:, measures])
     apart = temps - middle[:, None] if measures.sum() >= mine.min_sensors else None
     found = [*_days(rows, temps, apart, measures, mine)]
@@ -45,13 +46,16 @@ def _windows(rows: Rows, car: Car, rules: Any) -> pl.DataFrame:
     return windows_frame(found)
 
 
-def _padded(temps: F64, exists: NDArray[np.bool_], rules: TemperatureRules) -> NDArray[np.bool_]:
-    """(sensors,) True for a sensor that reads one value throughout while others move: it must not be what others are
-    compared with, most positions of a list can be padding. Where little moves, nobody can tell, and none is.
+def padding(module_temp_dc: I16, rules: TemperatureRules) -> NDArray[np.bool_]:
+    """(sensors,) True for a position of the list that reads one value throughout while others move.
+
+    It must not be what others are compared with: most positions can be padding. Where little moves nobody can tell,
+    and none is.
     """
-    moved = np.zeros(temps.shape[1])
-    moved[exists] = np.nanmax(temps[:, exists], axis=0) - np.nanmin(temps[:, exists], axis=0)
-    return exists & _stand_still(moved, exists, rules)
+    there = module_temp_dc != NO_VALUE
+    high = np.where(there, module_temp_dc, np.int16(-32_000)).max(axis=0, initial=-32_000)
+    low = np.where(there, module_temp_dc, np.int16(32_000)).min(axis=0, initial=32_000)
+    return _stand_still((high.astype(np.float64) - low) / 10, high >= low, rules)
 
 
 def _stand_still(moved: F64, known: NDArray[np.bool_], rules: TemperatureRules) -> NDArray[np.bool_]:
