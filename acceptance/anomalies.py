@@ -16,8 +16,7 @@ from acceptance.runs import Ran, Runs, Snapshot
 from baas_dagster.faultbench.baselines import auroc, gbt_score, spread_score
 from baas_dagster.faultbench.bench import BenchResult, Plan
 from baas_dagster.faultbench.inject import ROW_CODES
-from baas_dagster.faults_injected import bench_home, rows_of_home
-from baas_dagster.resources import Warehouse
+from baas_dagster.faults_injected import bench_home, rows_of_home, staged_home
 
 __all__ = ["accept", "bench_section", "fleet_section", "healthy_section"]
 
@@ -159,7 +158,7 @@ def _aurocs(section: Section, ran: Ran, queue: pl.DataFrame, ill: set[str]) -> N
     devices = ran.truth["truth_device"]["device_no"].sort().to_list()
     by_gbt: dict[str, float] = {}
     by_spread: dict[str, float] = {}
-    with Warehouse.of(settings).open() as connection:
+    with staged_home(settings) as connection:
         for device in devices:
             months = list(rows_of_home(settings, connection, [device]))
             rows = [part.rows for part in months]

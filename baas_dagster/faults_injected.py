@@ -7,6 +7,7 @@ here: what a fault looks like, counting (``faultbench``), the fleets of acceptan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import duckdb
 
@@ -24,7 +25,7 @@ from baas_dagster.resources import Dbt, Lake, Warehouse
 from baas_dagster.settings import Settings
 from baas_dagster.state import load
 
-__all__ = ["bench_home", "rows_of_home"]
+__all__ = ["bench_home", "rows_of_home", "staged_home"]
 
 
 def rows_of_home(
@@ -32,7 +33,7 @@ def rows_of_home(
 ) -> Iterator[Partition]:
     """Staged rows of every month that its checks let in, all months of a car together, in order of time.
 
-    The staging view covers the home's files (``_stage``). Memory holds the months of one car.
+    The staging view covers the home's files (``staged_home``). Memory holds the months of one car.
     """
     known = cars(connection)
     slopes = ocv_slopes(known.values(), settings)
@@ -50,13 +51,9 @@ def rows_of_home(
                 yield Partition(context, part.measured_month, Rows.of(tables[part], car))
 
 
-def bench_home(
-    settings: Settings,
-    plan: Plan,
-    devices: Sequence[str] | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
-) -> BenchResult:
-    """Run the bench on the logs of a home that is up to date; nothing of the home changes but its staging view."""
+@contextmanager
+def staged_home(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection whose staging view covers every partition of the home."""
     warehouse = Warehouse.of(settings)
     with warehouse.locked():
         with warehouse.open() as connection:
@@ -64,11 +61,22 @@ def bench_home(
             set_scope(connection, parts, raw_files(connection, Lake(settings.lake), parts))
         Dbt(settings, warehouse).run(["stg_bms"])
         with warehouse.open() as connection:
-            return run_bench(
-                lambda: rows_of_home(settings, connection, devices),
-                DETECTORS,
-                lambda device, readings: episodes(device, readings),
-                plan,
-                lambda last_seen, opened, as_of: silent_episodes(last_seen, opened, as_of, RULES.health),
-                on_progress,
-            )
+            yield connection
+
+
+def bench_home(
+    settings: Settings,
+    plan: Plan,
+    devices: Sequence[str] | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> BenchResult:
+    """Run the bench on the logs of a home that is up to date; nothing of the home changes but its staging view."""
+    with staged_home(settings) as connection:
+        return run_bench(
+            lambda: rows_of_home(settings, connection, devices),
+            DETECTORS,
+            lambda device, readings: episodes(device, readings),
+            plan,
+            lambda last_seen, opened, as_of: silent_episodes(last_seen, opened, as_of, RULES.health),
+            on_progress,
+        )

@@ -329,6 +329,7 @@ class Dbt:
         dbt_manifest(self.settings)
         _quiet_dbt(self.settings)
         target = self.settings.root / "dbt" / "target"
+        # nobody reads what dbt writes about a run: the manifest is ours, the results are returned
         arguments = ["--quiet", "--no-write-json", "run", "--threads", "1", "--select", *select, *_dbt_paths(target)]
         with self.warehouse.locked():
             try:

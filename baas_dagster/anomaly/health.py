@@ -73,8 +73,8 @@ def _soh_fade(months: list[_Row], context: Context, rules: HealthRules) -> Itera
         slope, low, high = (row.get(f"slope_data_{k}pct_per_year") for k in ("", "lo_", "hi_"))
         if slope is None or low is None or high is None:
             continue
-        # fade is a loss: positive is bad; it counts where the interval excludes the median
-        fade, is_sure = -slope, high < median
+        # fade is a loss: positive is bad; it counts where the interval excludes the median, and tells something
+        fade, is_sure = -slope, high < median and (high - low) / 2 <= rules.slope_half_width_max
         lines: tuple[float | None, ...] = (-worst, -worst, None)
         detail = {
             "slope_lo_pct_per_year": low, "slope_hi_pct_per_year": high, "type_median_pct_per_year": median,
@@ -148,10 +148,13 @@ def _soc_bias(months: list[_Row], rules: HealthRules) -> Iterator[_Row]:
         nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
         is_sure = nearest > rules.soc_bias_excludes_pct
         line = rules.soc_bias_pct
+        # every month of every car is looked at: a next visit is asked for where 99 % lie beyond as well
+        sd = (high - low) / 2 / rules.z90
+        is_surer = abs(bias) - rules.z99 * sd > rules.soc_bias_excludes_pct
         value = abs(bias) if is_sure else min(abs(bias), rules.unsure_share * line)
         detail = {"soc_bias_pct": bias, "soc_bias_lo_pct": low, "soc_bias_hi_pct": high}
         yield _reading(
-            "SOC_BIAS", row["measured_month"], value, (line, line, None), sd=(high - low) / 2 / rules.z90, detail=detail
+            "SOC_BIAS", row["measured_month"], value, (line, line if is_surer else None, None), sd=sd, detail=detail
         )
 
 

@@ -238,6 +238,8 @@ class HealthRules:
     soh_line_pct: float = 80.0  # %; the contract's line (DOMAIN 7)
     soh_second_line_pct: float = 70.0  # %; the contract's second line, told in the evidence (DOMAIN 7)
     slope_typical_pct_per_year: float = -2.0  # points a year; fleets' mean where no baseline is released (DOMAIN 6)
+    slope_half_width_max: float = 6.0  # points a year; a wider interval tells nothing, wherever it lies: twice what
+    # identifies a slope (battery rules), so that a car that fades by 8 points a year shows within a year [prop]
     slope_p90_pct_per_year: float = -3.5  # points a year; ... and the worst tenth of them: 3 for heavy DC, +0.4 hot
     power_min_n: int = 30  # current steps of a month and band that make a resistance (as dbt var power_step_min_n)
     power_watch: float = 1.35  # 1; resistance against type or start that is watched: half-way to the warning [prop]
@@ -258,6 +260,7 @@ class HealthRules:
     # the SoC in a longer silence is unknown (DOMAIN 5)
     silent_warn_days: float = 45.0  # d; a whole monthly delivery has been missed [prop]
     z90: float = 1.645  # standard normal quantile of a two-sided 90 % interval
+    z99: float = 2.576  # ... of a 99 % interval
 
 
 # --- episodes ---------------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def _known_soc(rows: Rows, rules: SensorRules) -> F64:
 
 def _jumps(rows: Rows, soc: F64, car: Car, rules: SensorRules) -> Iterator[dict[str, Any]]:
     """Steps of the SoC between two near messages that the charge moved does not explain, and that stay."""
-    there = np.flatnonzero(np.isfinite(soc))
+    there = np.flatnonzero(soc > 0)  # one that falls to 0 and stays there is SOC_LOW
     if len(there) < 2:
         return
     values = soc[there]

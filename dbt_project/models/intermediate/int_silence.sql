@@ -2,11 +2,26 @@
 -- One row per silence: what lies between two awake periods of a device in scope, whatever months they are of, with what
 -- SoC, counters and odometer say of it. Gated months are left out: they are part of a silence. A row whose gap is no
 -- longer than a logging gap is no silence but a joint: the two periods were cut by the month's edge.
+{%- set counters = [
+    ('charged_total', 'ah'), ('discharged_total', 'ah'), ('charged_total', 'kwh'), ('discharged_total', 'kwh'),
+    ('plug_total', 'kwh'), ('quick_total', 'kwh'),
+] %}
 with
 
 periods as (
     select * from {{ ref('int_awake_period') }}
     where {{ devices_in_scope() }} and {{ outside_gates() }}
+),
+
+-- a counter that never moves is no counter
+alive as (
+    select
+        {%- for name, unit in counters %}
+        max({{ name }}_last_{{ unit }}) > min({{ name }}_first_{{ unit }}) as is_{{ name }}_{{ unit }}_alive,
+        {%- endfor %}
+        device_no
+    from periods
+    group by device_no
 ),
 
 paired as (
@@ -30,25 +45,29 @@ paired as (
         lng_first as lng_after,
         lag(module_temp_last_c) over w as temp_before_c,
         -- a fall of a counter is a reset, another number of cells another pack: nothing can be said
-        {% for name, unit in [
-            ('charged_total', 'ah'), ('discharged_total', 'ah'), ('charged_total', 'kwh'),
-            ('discharged_total', 'kwh'), ('plug_total', 'kwh'), ('quick_total', 'kwh')
-        ] %}
+        {%- for name, unit in counters %}
         case
             when
                 coalesce(cell_slot_count = lag(cell_slot_count) over w, true)
                 and {{ name }}_first_{{ unit }} >= lag({{ name }}_last_{{ unit }}) over w
                 then {{ name }}_first_{{ unit }} - lag({{ name }}_last_{{ unit }}) over w
         end as {{ name }}_step_{{ unit }},
-        max({{ name }}_last_{{ unit }}) over d > min({{ name }}_first_{{ unit }}) over d
-            as is_{{ name }}_{{ unit }}_alive,
-        {% endfor %}
+        {%- endfor %}
         odometer_first_km - lag(odometer_last_km) over w as odometer_step_km,
         device_no
     from periods
-    window
-        w as (partition by device_no order by from_at, measured_month, awake_no),
-        d as (partition by device_no)
+    window w as (partition by device_no order by from_at, measured_month, awake_no)
+),
+
+told as (
+    select
+        {%- for name, unit in counters %}
+        alive.is_{{ name }}_{{ unit }}_alive,
+        {%- endfor %}
+        paired.*
+    from paired
+    inner join alive on paired.device_no = alive.device_no
+    where paired.from_at is not null
 ),
 
 measured as (
@@ -73,7 +92,6 @@ measured as (
         lat_after,
         lng_after,
         temp_before_c,
-        -- a counter that never moves is no counter
         case when is_charged_total_ah_alive then charged_total_step_ah end as charged_step_ah,
         case when is_discharged_total_ah_alive then discharged_total_step_ah end as discharged_step_ah,
         case when is_charged_total_kwh_alive then charged_total_step_kwh end as charged_step_kwh,
@@ -90,8 +108,7 @@ measured as (
         odometer_step_km,
         coalesce(odometer_step_km >= {{ var('silence_moved_km') }}, false) as has_moved,
         device_no
-    from paired
-    where from_at is not null
+    from told
 )
 
 select

@@ -8,6 +8,16 @@ fragments as (
     where {{ devices_in_scope() }} and {{ outside_gates() }}
 ),
 
+-- a counter that never moves is no counter
+counters as (
+    select
+        max(charged_total_to_ah) > min(charged_total_from_ah) as is_charged_ah_alive,
+        max(charged_total_to_kwh) > min(charged_total_from_kwh) as is_charged_kwh_alive,
+        device_no
+    from fragments
+    group by device_no
+),
+
 -- only a joint: what happened over a silence is no fragment's
 joint as (
     select * from {{ ref('int_silence') }}
@@ -17,6 +27,8 @@ joint as (
 joined as (
     select
         fragments.*,
+        counters.is_charged_ah_alive,
+        counters.is_charged_kwh_alive,
         joint.from_at as joint_from_at,
         joint.silence_s as joint_s,
         case
@@ -37,6 +49,7 @@ joined as (
         joint.charged_step_kwh as joint_charged_kwh,
         joint.discharged_step_kwh as joint_discharged_kwh
     from fragments
+    inner join counters on fragments.device_no = counters.device_no
     left join joint
         on
             fragments.is_first_of_period
@@ -88,8 +101,8 @@ select
                 - {{ name }}_total_from_{{ unit }}
     end + coalesce(joint_{{ name }}_{{ unit }}, 0e0) as {{ name }}_step_{{ unit }},
     {% endfor %}
-    max(charged_total_to_ah) over d > min(charged_total_from_ah) over d as is_charged_ah_alive,
-    max(charged_total_to_kwh) over d > min(charged_total_from_kwh) over d as is_charged_kwh_alive,
+    is_charged_ah_alive,
+    is_charged_kwh_alive,
     case when plug_total_to_kwh >= plug_total_from_kwh then plug_total_to_kwh - plug_total_from_kwh end
         as plug_step_kwh,
     case when quick_total_to_kwh >= quick_total_from_kwh then quick_total_to_kwh - quick_total_from_kwh end
@@ -116,4 +129,3 @@ select
     device_no,
     measured_month
 from joined
-window d as (partition by device_no)

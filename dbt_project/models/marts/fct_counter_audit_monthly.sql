@@ -5,6 +5,7 @@
 -- of its two directions show as the same imbalance; a gain error common to both shows in neither (DOMAIN 6). The rate
 -- is judged against what a healthy sensor may have, and against the first months of the same counter. Stitched.
 {%- set sums = ['t', 's', 'y', 'tt', 'ts', 'ty', 'ss', 'sy', 'yy'] %}
+{%- set summed = ['n'] + sums + ['awake_h', 'silent_h'] %}
 {%- set windows = var('audit_windows') %}
 with
 
@@ -104,30 +105,49 @@ numbered as (
             and month_life.life_no = waking_month.life_no
 ),
 
+-- sums of the last months and of all months so far
+rolled as (
+    select
+        {%- for months in windows if months > 1 %}
+        {%- for name in summed %}
+        sum({{ name }}) over last_{{ months }} as {{ name }}_{{ months }},
+        {%- endfor %}
+        count(*) over last_{{ months }} as months_{{ months }},
+        {%- endfor %}
+        {%- for name in summed %}
+        sum({{ name }}) over so_far as {{ name }}_so_far,
+        {%- endfor %}
+        *
+    from numbered
+    window
+        {%- for months in windows if months > 1 %}
+        last_{{ months }} as (
+            partition by device_no, life_no order by month_no rows between {{ months - 1 }} preceding and current row
+        ),
+        {%- endfor %}
+        so_far as (
+            partition by device_no, life_no order by month_no rows between unbounded preceding and current row
+        )
+),
+
 -- each window of months, and the first months of the same life before it
 pooled as (
     {%- for months in windows %}
     select
         {{ months }} as window_months,
-        device_no,
-        measured_month,
-        life_no,
-        month_no,
-        {%- for name in ['n'] + sums + ['awake_h', 'silent_h'] %}
-        sum({{ name }}) over recent as recent_{{ name }},
-        sum(case when month_no <= {{ var('audit_reference_months') }} then {{ name }} end) over before
-            as before_{{ name }},
+        rolled.device_no,
+        rolled.measured_month,
+        rolled.life_no,
+        {%- for name in summed %}
+        rolled.{{ name if months == 1 else name ~ '_' ~ months }} as recent_{{ name }},
+        reference.{{ name }}_so_far as before_{{ name }},
         {%- endfor %}
-        count(*) over recent as recent_months
-    from numbered
-    window
-        recent as (
-            partition by device_no, life_no order by month_no rows between {{ months - 1 }} preceding and current row
-        ),
-        before as (
-            partition by device_no, life_no order by month_no
-            rows between unbounded preceding and {{ months }} preceding
-        )
+        {{ 1 if months == 1 else 'rolled.months_' ~ months }} as recent_months
+    from rolled
+    left join rolled as reference
+        on
+            rolled.device_no = reference.device_no and rolled.life_no = reference.life_no
+            and reference.month_no = least(rolled.month_no - {{ months }}, {{ var('audit_reference_months') }})
     {{ "union all" if not loop.last }}
     {%- endfor %}
 ),
