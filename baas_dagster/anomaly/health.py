@@ -139,6 +139,16 @@ def _power_limit(rows: list[_Row], context: Context, rules: HealthRules) -> Iter
         yield _reading("POWER_FADE", month, ratio, (None, 1 / rules.power_limit_share, None), detail=detail)
 
 
+def _worse(readings: list[_Row]) -> list[_Row]:
+    """Of the two figures of a month the worse: a good one must not close what the other one shows."""
+    by_month: dict[datetime, _Row] = {}
+    for reading in readings:
+        known = by_month.get(reading["from_at"])
+        if known is None or reading["value"] / reading["warn"] > known["value"] / known["warn"]:
+            by_month[reading["from_at"]] = reading
+    return [by_month[month] for month in sorted(by_month)]
+
+
 def _soc_bias(months: list[_Row], rules: HealthRules) -> Iterator[_Row]:
     """BMS SoC after rest off the rest-voltage SoC by more than 5 points, interval clear of 3 (DOMAIN 7)."""
     for row in months:
@@ -196,8 +206,7 @@ def _readings(_windows: pl.DataFrame, context: Context) -> pl.DataFrame:
         [
             *_soh_low(months, rules),
             *_soh_fade(months, context, rules),
-            *_power_fade(power, context, rules),
-            *_power_limit(power, context, rules),
+            *_worse([*_power_fade(power, context, rules), *_power_limit(power, context, rules)]),
             *_soc_bias(months, rules),
             *_counters(audit),
             *_gated(context),
