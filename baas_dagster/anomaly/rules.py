@@ -160,7 +160,9 @@ class TemperatureRules:
     # and alarm after DOMAIN 7, watch: twice what healthy modules show (1.6 K and 0.6 K of gradient, 1 K steps) [prop]
     high_lines_c: tuple[float | None, float | None, float | None] = (45.0, 55.0, 60.0)  # degC (DOMAIN 7)
     hot_within_k: float = 2.0  # K below the hottest within which readings of 1 K tie; their means decide
-    rise_lines_k_per_min: tuple[float | None, float | None, float | None] = (None, 3.0, None)  # K/min (DOMAIN 7)
+    rise_lines_k_per_min: tuple[float | None, float | None, float | None] = (2.0, 3.0, None)  # K/min; warn: DOMAIN 7.
+    # Watch: in steps of 1 K, two minutes at 3 K/min read as 2.5-3.5, healthy modules as 1.0 at the most (measured: rows
+    # of 2-60 s, both real cars)
     rise_s: float = 120.0  # s over which a rise is taken (DOMAIN 7)
     rise_rows: int = 2  # steps between rows it must consist of
     rise_step_share: float = 0.7  # 1; a rise of which one step is more than this is a jump of the sensor [prop]
@@ -168,6 +170,7 @@ class TemperatureRules:
     stuck_moved_k: float = 3.0  # K by which the others move (DOMAIN 7)
     jump_k: float = 10.0  # K between two messages (DOMAIN 7)
     jump_gap_s: float = 60.0  # s; messages further apart may rightly differ by so much in a fire
+    jump_goes_on_k: float = 3.0  # K by which the step before or after goes the same way: heat, not a jump [prop]
     others_move_k: float = 5.0  # K by which the others moved on some day before one that did not counts as absent
     sensor_exists_k: float = 2.0  # K by which a sensor must have moved on some day to exist: two of its steps [prop]
 
@@ -184,6 +187,8 @@ class InsulationRules:
     held_s: float = 10.0  # s; ... or so long (DOMAIN 7)
     warn_ohm_per_v: float = 500.0  # Ohm/V (ISO 6469-3, alternating current; DOMAIN 7)
     alarm_ohm_per_v: float = 100.0  # Ohm/V (ISO 6469-3, direct current; DOMAIN 7)
+    zero_watch_s: float = 600.0  # s of 0 beyond waking that are watched: a self-test takes a minute or two, a monitor
+    # that is off while a charger watches takes longer, and so does a fault [prop]
 
 
 # --- sensors ----------------------------------------------------------------------------------------------------------
@@ -199,8 +204,14 @@ class SensorRules:
     jump_pct: float = 3.0  # points (DOMAIN 3)
     jump_warn_pct: float = 6.0  # points; twice that: a step that no rounding or anchoring explains [prop]
     jump_s: float = 120.0  # s between the two messages (DOMAIN 3)
+    jump_counted_s: float = 1_800.0  # s; up to here the counters can confirm a step, and no pack has rested for so long
+    # that its BMS anchors the SoC to the rest voltage (which takes hours, DOMAIN 6)
+    jump_flickers: int = 3  # single messages a day that are off: fewer are noise (DOMAIN 3), more repeat [prop]
+    counter_step_ah: float = 0.2  # Ah; both counters are rounded to 0.1 Ah (DOMAIN 1)
     full_from_pct: float = 97.0  # %; a step up to here while charging is the BMS leading its SoC to full
-    smallest_capacity_ah: float = 55.0  # Ah; where the capacity is not known, the charge moved explains the most it can
+    capacity_shares: tuple[float, float] = (0.7, 1.1)  # 1; of the nominal capacity, a pack's own: aged to 70 %, or 10 %
+    # larger than registered (the same family is used with 55.6-60.3 Ah a cell, DOMAIN 1)
+    capacities_ah: tuple[float, float] = (50.0, 250.0)  # Ah; where the nominal capacity is not known
     low_s: float = 60.0  # s for which a SoC must stay low
     soc_low_pct: float = 5.0  # %; below, cars limit their power and deep discharge is near [prop]
     soc_empty_pct: float = 1.0  # %; the car stands [prop]
@@ -211,8 +222,12 @@ class SensorRules:
     current_max_a: float = 600.0  # A (DOMAIN 3)
     fault_s: float = 20.0  # s for which such a value must last ... [prop]
     fault_rows: int = 10  # ... and messages: 30 rows of 1 s are a fault, a glitch of a few is not [prop]
-    wake_s: float = 60.0  # s after waking in which an insulation of 0 means "not measured yet"
-    insulation_zero_s: float = 1_800.0  # s of insulation 0 beyond waking that are no waiting any more [prop]
+    fault_repeats: int = 30  # messages of a day beyond such a limit that need not follow each other ... [prop]
+    fault_repeat_share: float = 0.01  # 1; ... and their share of the day's: a bus garbles one in a thousand (64 rows of
+    # 66,660 on car 01290000001) [prop]
+    insulation_zero_s: float = 1_500.0  # s of insulation 0 beyond waking without another reading, silences left out,
+    # that are no waiting any more: within half an hour of waking [prop]
+    insulation_days: int = 2  # days that must read nothing but 0 before the car counts as one that does not measure it
 
 
 # --- health, counters, fleet ------------------------------------------------------------------------------------------

@@ -15,16 +15,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from baas_dagster.anomaly.detector import Context, Detector, readings_frame, windows_frame
-from baas_dagster.anomaly.insulation import since_wake_s
+from baas_dagster.anomaly.insulation import zero_days
 from baas_dagster.anomaly.rows import NO_VALUE, Car, Rows
 from baas_dagster.anomaly.rules import SensorRules
+from baas_dagster.anomaly.temperature import padding
 from baas_dagster.anomaly.windows import days_of, held, moment, number
 
 __all__ = ["DETECTOR"]
 
 F64 = NDArray[np.float64]
+I16 = NDArray[np.int16]
 _ZERO = "insulation 0 kOhm beyond waking"
-_DAY, _FROZEN, _JUMP, _LOW, _FAULT = "day", "frozen", "soc_jump", "soc_low", "fault"
+_DAY, _FROZEN, _JUMP, _LOW, _FAULT, _ZEROS = "day", "frozen", "soc_jump", "soc_low", "fault", "zeros"
 
 
 # --- LOCAL ------------------------------------------------------------------------------------------------------------
@@ -32,7 +34,11 @@ def _windows(rows: Rows, car: Car, rules: Any) -> pl.DataFrame:
     mine: SensorRules = rules.sensors
     if not len(rows):
         return windows_frame([])
-    found = [*_frozen(rows, mine), *_jumps(rows, car, mine), *_low_soc(rows, mine), *_faults(rows, mine)]
+    soc = _known_soc(rows, mine)
+    found = [*_frozen(rows, mine), *_jumps(rows, soc, car, mine), *_low_soc(rows, soc, mine), *_faults(rows, rules)]
+    for day in zero_days(rows, rules.insulation):
+        ends = (day.pop("from_row"), day.pop("to_row"), day.pop("rows"))
+        found.append(_window(rows, _ZEROS, *ends, day["longest_s"], **day))
     # every day with rows, so that what is no longer seen can close
     for _, at in days_of(rows):
         found.append(_window(rows, _DAY, at[0], at[-1], len(at), 0.0))
@@ -68,47 +74,97 @@ def _frozen(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
             yield _window(rows, _FROZEN, first, run[-1], len(run) + 1, length / 60)
 
 
-def _jumps(rows: Rows, car: Car, rules: SensorRules) -> Iterator[dict[str, Any]]:
-    """Steps of the SoC between two near messages that the charge moved does not explain."""
-    soc = rows["soc_pct"]
-    # 0 in the first or last rows of a session means "no value" (DOMAIN 1); a SoC that stays at 0 is SOC_LOW
-    there = np.flatnonzero(soc > 0)
+def _known_soc(rows: Rows, rules: SensorRules) -> F64:
+    """SoC in %, without the 0 of the first or last messages of a session, which is no value (DOMAIN 3).
+
+    Staging tells it by the cells; where these are not delivered or are LFP it is told by what is read beside it.
+    """
+    soc = rows["soc_pct"].copy()
+    there = np.flatnonzero(np.isfinite(soc))
+    zero = np.flatnonzero(soc[there] == 0)
+    for run in np.split(zero, np.flatnonzero(np.diff(zero) > 1) + 1) if len(zero) else []:
+        first, last = run[0], run[-1]
+        begins = rows.t_s[there[first]] - (rows.t_s[there[first - 1]] if first else -np.inf)
+        ends = (rows.t_s[there[last + 1]] if last + 1 < len(there) else np.inf) - rows.t_s[there[last]]
+        beside = [float(soc[there[i]]) for i in (first - 1, last + 1) if 0 <= i < len(there)]
+        if max(begins, ends) > rules.gap_s and beside and min(beside) > rules.soc_low_pct:
+            soc[there[run]] = np.nan
+    return soc
+
+
+def _jumps(rows: Rows, soc: F64, car: Car, rules: SensorRules) -> Iterator[dict[str, Any]]:
+    """Steps of the SoC between two near messages that the charge moved does not explain, and that stay."""
+    there = np.flatnonzero(soc > 0)  # one that falls to 0 and stays there is SOC_LOW
     if len(there) < 2:
         return
-    t, step = rows.t_s[there], np.diff(soc[there])
-    near = np.diff(t) < rules.jump_s
-    moved_ah = _moved_ah(rows, there)
-    capacity = car.capacity_nominal_ah or rules.smallest_capacity_ah
-    unexplained = np.abs(step - 100 * moved_ah / capacity)
+    values = soc[there]
+    seconds = np.diff(rows.t_s[there])
+    least, most, is_counted = _moved_ah(rows, there, rules)
+    # a longer pair counts where the counters tell what flowed, and where it is too short for the BMS to have anchored
+    near = (seconds < rules.jump_s) | ((seconds < rules.jump_counted_s) & is_counted)
+    summed = [np.concatenate([[0.0], np.cumsum(ah)]) for ah in (least, most)]
+
+    def unexplained(first: NDArray[np.int64], last: NDArray[np.int64]) -> F64:
+        """Points, signed, from one row to another that no charge within its bounds explains."""
+        step = values[last] - values[first]
+        low, high = _explained(summed[0][last] - summed[0][first], summed[1][last] - summed[1][first], car, rules)
+        return np.asarray(np.maximum(step - high, 0) + np.minimum(step - low, 0))
+
+    pairs = np.arange(len(there) - 1)
+    size = unexplained(pairs, pairs + 1)
+    amps = np.nan_to_num(rows["pack_current_a"][there])
     # a charge that ends at the top is led to 100 by its BMS, which gives up what it had counted wrong
-    led_to_full = (step > 0) & (soc[there][1:] >= rules.full_from_pct) & (rows["pack_current_a"][there[1:]] > 0)
-    hit = np.flatnonzero(near & (np.abs(step) >= rules.jump_pct) & (unexplained >= rules.jump_pct) & ~led_to_full)
+    led_to_full = (size > 0) & (values[1:] >= rules.full_from_pct) & (np.maximum(amps[1:], amps[:-1]) > 0)
+    hit = np.flatnonzero(near & (np.abs(np.diff(values)) >= rules.jump_pct) & (size != 0) & ~led_to_full)
+    # one message that is off steps twice and leaves nothing behind: noise (DOMAIN 3), unless it goes on all day
+    stays = np.ones(len(hit), dtype=np.bool_)
+    for first, last in ((np.maximum(hit - 1, 0), hit + 1), (hit, np.minimum(hit + 2, len(there) - 1))):
+        close = rows.t_s[there[last]] - rows.t_s[there[first]] < 2 * rules.jump_s
+        stays &= ~close | (np.sign(size[hit]) * unexplained(first, last) >= rules.jump_pct)
+    hit, stays = hit[large := np.abs(size[hit]) >= rules.jump_pct], stays[large]
     for day in np.unique(rows.day[there[hit + 1]]):
-        mine = hit[rows.day[there[hit + 1]] == day]
-        worst = mine[np.argmax(unexplained[mine])]
+        of_day = rows.day[there[hit + 1]] == day
+        mine = hit[of_day & (stays | (of_day.sum() >= 2 * rules.jump_flickers))]
+        if not len(mine):
+            continue
+        worst = mine[np.argmax(np.abs(size[mine]))]
         yield _window(
             rows,
             _JUMP,
             there[worst],
             there[worst + 1],
             len(mine),
-            unexplained[worst],
-            from_pct=float(soc[there[worst]]),
-            to_pct=float(soc[there[worst + 1]]),
-            moved_ah=round(float(moved_ah[worst]), 2),
+            abs(size[worst]),
+            from_pct=float(values[worst]),
+            to_pct=float(values[worst + 1]),
+            moved_ah=round(float(least[worst] + most[worst]) / 2, 2),
         )
 
 
-def _moved_ah(rows: Rows, there: NDArray[np.int64]) -> F64:
-    """Charge between each pair of rows, Ah: by the counters, else by the current."""
-    by_counter = np.diff(rows["charged_total_ah"][there]) - np.diff(rows["discharged_total_ah"][there])
-    mean = (rows["pack_current_a"][there][1:] + rows["pack_current_a"][there][:-1]) / 2
-    by_current = mean * np.diff(rows.t_s[there]) / 3600
-    return np.where(np.isfinite(by_counter), by_counter, np.nan_to_num(by_current))
+def _moved_ah(rows: Rows, there: NDArray[np.int64], rules: SensorRules) -> tuple[F64, F64, NDArray[np.bool_]]:
+    """Charge between each pair of rows, Ah: the least and the most it can be, and whether the counters tell."""
+    seconds = np.diff(rows.t_s[there])
+    counted = np.diff(rows["charged_total_ah"][there]) - np.diff(rows["discharged_total_ah"][there])
+    # counters that started anew tell nothing
+    told = np.abs(counted) <= rules.current_max_a * seconds / 3600 + rules.counter_step_ah
+    amps = np.nan_to_num(rows["pack_current_a"][there])
+    flows = [extreme(amps[1:], amps[:-1]) * seconds / 3600 for extreme in (np.minimum, np.maximum)]
+    least, most = (
+        np.where(told, counted + side * rules.counter_step_ah, flow) for side, flow in zip((-1, 1), flows, strict=True)
+    )
+    return least, most, told
 
 
-def _low_soc(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
-    low = -held(-rows["soc_pct"], rows, hold_s=rules.low_s, min_rows=rules.held_rows, gap_s=rules.gap_s)
+def _explained(least_ah: F64, most_ah: F64, car: Car, rules: SensorRules) -> tuple[F64, F64]:
+    """Points of SoC that so much charge can be: the capacity is known within bounds, or hardly at all."""
+    nominal = car.capacity_nominal_ah
+    bounds = rules.capacities_ah if nominal is None else tuple(share * nominal for share in rules.capacity_shares)
+    points = np.stack([100 * ah / capacity for ah in (least_ah, most_ah) for capacity in bounds])
+    return points.min(axis=0), points.max(axis=0)
+
+
+def _low_soc(rows: Rows, soc: F64, rules: SensorRules) -> Iterator[dict[str, Any]]:
+    low = -held(-soc, rows, hold_s=rules.low_s, min_rows=rules.held_rows, gap_s=rules.gap_s)
     for _, at in days_of(rows):
         there = at[np.isfinite(low[at])]
         if len(there):
@@ -116,63 +172,101 @@ def _low_soc(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
             yield _window(rows, _LOW, at[0], at[-1], len(there), low[best], at=str(moment(rows.t_s[best])))
 
 
-def _faults(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
-    """Values outside of what physics allows, that last: what, how far, since when."""
+def _faults(rows: Rows, all_rules: Any) -> Iterator[dict[str, Any]]:
+    """Values outside of what physics allows, that last or come again and again: what, how far, since when."""
+    rules: SensorRules = all_rules.sensors
+    low_mv, cells_absent = _lowest_mv(rows, rules)
+    temps = _modules(rows, all_rules)
     looks: list[tuple[str, F64, float, float, int]] = [
-        ("cell below", -rows["cell_min_mv"] / 1000, -rules.cell_min_v, rules.fault_s, rules.fault_rows),
+        ("cell below", -low_mv / 1000, -rules.cell_min_v, rules.fault_s, rules.fault_rows),
         ("cell above", rows["cell_max_mv"] / 1000, rules.cell_max_v, rules.fault_s, rules.fault_rows),
         ("current beyond", np.abs(rows["pack_current_a"]), rules.current_max_a, 0.0, rules.held_rows),
+        # a value that does not fit into a list is not in it
+        (_UNFIT, rows["cell_unfit_n"], 0.0, rules.fault_s, rules.fault_rows),
     ]
-    if rows.module_temp_dc is not None:
-        there = rows.module_temp_dc != NO_VALUE
-        hottest = np.where(there, rows.module_temp_dc, np.int16(-32_000)).max(axis=1) / 10.0
-        coldest = np.where(there, rows.module_temp_dc, np.int16(32_000)).min(axis=1) / 10.0
+    if temps is not None:
+        there = temps != NO_VALUE
+        hottest = np.where(there, temps, np.int16(-32_000)).max(axis=1, initial=-32_000) / 10.0
+        coldest = np.where(there, temps, np.int16(32_000)).min(axis=1, initial=32_000) / 10.0
         some = there.any(axis=1)
         looks.append(("module above", np.where(some, hottest, np.nan), rules.temp_max_c, rules.fault_s, 2))
         looks.append(("module below", np.where(some, -coldest, np.nan), -rules.temp_min_c, rules.fault_s, 2))
-    awake = since_wake_s(rows, rules.gap_s)
-    zero = np.where(
-        np.isfinite(rows["insulation_kohm"]), ((rows["insulation_kohm"] == 0) & (awake > rules.wake_s)) * 1.0, np.nan
-    )
-    looks.append((_ZERO, zero, 0.5, rules.insulation_zero_s, rules.fault_rows))
     for what, values, limit, hold_s, min_rows in looks:
-        if not (values > limit).any():
+        beyond = values > limit
+        if not beyond.any():
             continue
         level = held(values, rows, hold_s=hold_s, min_rows=min_rows, gap_s=rules.gap_s)
-        hit = np.flatnonzero(level > limit)
-        for day in np.unique(rows.day[hit]):
-            mine = hit[rows.day[hit] == day]
-            worst = mine[np.argmax(level[mine])]
-            value = 0.0 if what == _ZERO else float(values[worst])
+        lasts = level > limit
+        for _, at in days_of(rows):
+            mine = at[lasts[at]]
+            again = at[beyond[at]]
+            if not len(mine) and len(again) >= max(rules.fault_repeats, rules.fault_repeat_share * len(at)):
+                mine = again
+            if not len(mine):
+                continue
+            worst = mine[np.argmax(values[mine])]
             yield _window(
                 rows,
                 _FAULT,
-                mine[0],
+                again[0],
                 mine[-1],
-                len(mine),
+                len(again),
                 1.0,
                 what=what,
-                limit=None if what == _ZERO else abs(limit),
-                value=round(abs(value), 3),
-                **_item(rows, what, int(worst)),
+                limit=None if what == _UNFIT else abs(limit),
+                value=round(abs(float(values[worst])), 3),
+                **_items(rows.cell_mv, temps, cells_absent, what, int(worst), limit),
             )
 
 
-def _item(rows: Rows, what: str, row: int) -> dict[str, Any]:
-    """The channel that a value is of, and its cell or module."""
+def _lowest_mv(rows: Rows, rules: SensorRules) -> tuple[F64, int]:
+    """(n,) lowest cell in mV, and how many positions at the end of the list pad it with 0 throughout."""
+    low, cells = rows["cell_min_mv"], rows.cell_mv
+    at = np.flatnonzero(low < 1000 * rules.cell_min_v)
+    if cells is None or not len(at):
+        return low, 0
+    absent = 0
+    while absent < cells.shape[1] and bool((cells[:, -1 - absent] == 0).all()):
+        absent += 1
+    if absent in (0, cells.shape[1]):
+        return low, 0
+    low = low.copy()
+    for part in np.array_split(at, -(-len(at) // 8_192)):
+        kept = cells[part, : cells.shape[1] - absent]
+        lowest = np.where(kept == NO_VALUE, np.int16(32_000), kept).min(axis=1)
+        low[part] = np.where(lowest < 32_000, lowest, np.nan)
+    return low, absent
+
+
+def _modules(rows: Rows, all_rules: Any) -> I16 | None:
+    """Module temperatures without what pads the list."""
+    temps = rows.module_temp_dc
+    if temps is None:
+        return None
+    pads = padding(temps, all_rules.temperature)
+    return temps if not pads.any() else np.where(pads, NO_VALUE, temps)
+
+
+def _items(cells: I16 | None, temps: I16 | None, absent: int, what: str, row: int, limit: float) -> dict[str, Any]:
+    """The channel of a value, its cell or module, and how many of them are beyond the limit in that row."""
     channel = next((c for word, c in _CHANNELS if what.startswith(word)), "current")
-    source = {"cells": rows.cell_mv, "temperature": rows.module_temp_dc}.get(channel)
-    if source is None:
+    source = {"cells": cells, "temperature": temps}.get(channel)
+    if source is None or what == _UNFIT:
         return {"channel": channel}
-    there = source[row] != NO_VALUE
-    values = source[row].astype(np.int64)
-    is_low = what.endswith("below")
-    place = np.where(there, values, 10**9).argmin() if is_low else np.where(there, values, -(10**9)).argmax()
+    values = source[row, : source.shape[1] - (absent if channel == "cells" else 0)].astype(np.float64)
+    values[values == NO_VALUE] = np.nan
+    if not np.isfinite(values).any():
+        return {"channel": channel}
+    signed = (-values if what.endswith("below") else values) / (1000 if channel == "cells" else 10)
+    beyond = np.flatnonzero(signed > limit) + 1
     name = "cell_no" if channel == "cells" else "module_no"
-    return {"channel": channel, name: int(place) + 1 if there.any() else None}
+    found: dict[str, Any] = {"channel": channel, name: int(np.nanargmax(signed)) + 1}
+    return found if len(beyond) < 2 else found | {"beyond": beyond[:_SHOWN].tolist(), "beyond_n": len(beyond)}
 
 
-_CHANNELS = (("cell", "cells"), ("module", "temperature"), ("insulation", "insulation"))
+_CHANNELS = (("cell", "cells"), ("module", "temperature"))
+_UNFIT = "cell far beyond any voltage"
+_SHOWN = 10
 
 
 # --- STITCHED ---------------------------------------------------------------------------------------------------------
@@ -186,7 +280,9 @@ def _readings(windows: pl.DataFrame, context: Context) -> pl.DataFrame:
         (_FAULT, "FAULT_OR_SENSOR", (None, None, 1.0)),
     ):
         hits = windows.filter(pl.col("kind") == kind).to_dicts()
-        if not hits or (kind == _FAULT and _never_insulated(hits, days)):
+        if kind == _FAULT:
+            hits += _lasting_zeros(windows, rules)
+        if not hits:
             continue
         bad = {row["to_at"].date() for row in hits}
         found += [_reading(code, row, row["value"], lines) for row in hits]
@@ -198,11 +294,22 @@ def _readings(windows: pl.DataFrame, context: Context) -> pl.DataFrame:
     return readings_frame(found)
 
 
-def _never_insulated(hits: list[dict[str, Any]], days: list[dict[str, Any]]) -> bool:
-    """True where all there is is an insulation of 0 on every day: a channel that the car does not support."""
-    if any(json.loads(row["detail"])["what"] != _ZERO for row in hits):
-        return False
-    return len({row["to_at"].date() for row in hits}) >= max(2, len(days))
+def _lasting_zeros(windows: pl.DataFrame, rules: SensorRules) -> Iterator[dict[str, Any]]:
+    """Days on which the insulation had read 0 for too long, counted over days that read nothing else.
+
+    A channel that never read anything else is one that the car does not support, or a fault since ever: not judged.
+    """
+    days = windows.filter(pl.col("kind") == _ZEROS).to_dicts()
+    details = [json.loads(row["detail"]) for row in days]
+    if len(days) >= rules.insulation_days and not any(d["reads_more"] for d in details):
+        return
+    carried = 0.0
+    for row, day in zip(days, details, strict=True):
+        longest = max(day["longest_s"], carried + day["lead_s"])
+        carried = day["trail_s"] if day["reads_more"] else carried + day["trail_s"]
+        if longest >= rules.insulation_zero_s and row["n"]:
+            what = {"what": _ZERO, "limit": None, "value": 0.0, "channel": "insulation", "minutes": round(longest / 60)}
+            yield row | {"value": 1.0, "detail": json.dumps(what, sort_keys=True)}
 
 
 def _reading(
@@ -242,6 +349,7 @@ DETECTOR = Detector(
         "discharged_total_ah",
         "cell_min_mv",
         "cell_max_mv",
+        "cell_unfit_n",
         "cell_mv",
         "module_temp_dc",
         "insulation_kohm",

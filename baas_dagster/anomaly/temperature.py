@@ -19,9 +19,10 @@ from baas_dagster.anomaly.rows import NO_VALUE, Car, Rows
 from baas_dagster.anomaly.rules import TemperatureRules
 from baas_dagster.anomaly.windows import days_of, held, listed, mean_of, moment
 
-__all__ = ["DETECTOR"]
+__all__ = ["DETECTOR", "padding"]
 
 F64 = NDArray[np.float64]
+I16 = NDArray[np.int16]
 _HIGH, _HOT_MEAN, _APART, _RISE, _RANGE = "high", "hot_mean", "apart", "rise", "range"
 _STUCK, _JUMP = "stuck", "jump"
 
@@ -36,12 +37,32 @@ def _windows(rows: Rows, car: Car, rules: Any) -> pl.DataFrame:
     exists = there.any(axis=0)
     if not exists.any():
         return windows_frame([])
-    middle = _others(temps[:, exists])
-    apart = temps - middle[:, None] if exists.sum() >= mine.min_sensors else None
-    found = [*_days(rows, temps, apart, mine)]
+    measures = exists & ~padding(rows.module_temp_dc, mine)
+    middle = _others(temps[:, measures])
+    apart = temps - middle[:, None] if measures.sum() >= mine.min_sensors else None
+    found = [*_days(rows, temps, apart, measures, mine)]
     if apart is not None:
         found += [*_stuck(rows, temps, middle, mine), *_jumps(rows, temps, middle, mine)]
     return windows_frame(found)
+
+
+def padding(module_temp_dc: I16, rules: TemperatureRules) -> NDArray[np.bool_]:
+    """(sensors,) True for a position of the list that reads one value throughout while others move.
+
+    It must not be what others are compared with: most positions can be padding. Where little moves nobody can tell,
+    and none is.
+    """
+    there = module_temp_dc != NO_VALUE
+    high = np.where(there, module_temp_dc, np.int16(-32_000)).max(axis=0, initial=-32_000)
+    low = np.where(there, module_temp_dc, np.int16(32_000)).min(axis=0, initial=32_000)
+    return _stand_still((high.astype(np.float64) - low) / 10, high >= low, rules)
+
+
+def _stand_still(moved: F64, known: NDArray[np.bool_], rules: TemperatureRules) -> NDArray[np.bool_]:
+    """Sensors that do not move although at least two others do, and these by enough."""
+    moving = known & (moved >= rules.sensor_exists_k)
+    enough = moving.sum() >= 2 and float(np.median(moved[moving])) >= rules.others_move_k
+    return known & ~moving & enough
 
 
 def _others(temps: F64) -> F64:
@@ -54,7 +75,9 @@ def _others(temps: F64) -> F64:
     return filled
 
 
-def _days(rows: Rows, temps: F64, apart: F64 | None, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
+def _days(
+    rows: Rows, temps: F64, apart: F64 | None, measures: NDArray[np.bool_], rules: TemperatureRules
+) -> Iterator[dict[str, Any]]:
     hold = {"hold_s": rules.hold_s, "min_rows": rules.hold_rows, "gap_s": rules.gap_s}
     high = held(temps, rows, **hold)  # type: ignore[arg-type]
     if apart is not None:
@@ -85,7 +108,14 @@ def _days(rows: Rows, temps: F64, apart: F64 | None, rules: TemperatureRules) ->
             figures.append((_RISE, _greatest(rise[at])))
         for kind, values in figures:
             if np.isfinite(values).any():
-                yield {**common, "kind": kind, "value": float(np.nanmax(np.abs(values))), "values": listed(values)}
+                yield {
+                    **common,
+                    "kind": kind,
+                    "value": float(np.nanmax(np.abs(values))),
+                    "values": listed(values),
+                    # 1: a sensor that the others are compared with
+                    "counts": measures.astype(np.int32).tolist(),
+                }
 
 
 def _greatest(values: F64) -> F64:
@@ -158,11 +188,16 @@ def _stuck(rows: Rows, temps: F64, middle: F64, rules: TemperatureRules) -> Iter
 
 
 def _jumps(rows: Rows, temps: F64, middle: F64, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
-    """Steps of 10 K between two messages that the other sensors do not share."""
+    """Steps of 10 K between two messages that the other sensors do not share, and that do not go on: heat does."""
     near = rows.gap_s <= rules.jump_gap_s
-    step = np.abs(np.diff(temps, axis=0, prepend=np.nan))
+    signed = np.diff(temps, axis=0, prepend=np.nan)
+    step = np.abs(signed)
     alone = np.abs(np.diff(middle, prepend=np.nan)) < rules.stuck_moved_k
     hit = near[:, None] & alone[:, None] & (step >= rules.jump_k)
+    at, sensors = np.nonzero(hit)
+    for beside in (at - 1, np.minimum(at + 1, len(rows) - 1)):
+        other = np.where(beside != at, signed[beside, sensors], 0.0)
+        hit[at, sensors] &= ~(other * np.sign(signed[at, sensors]) >= rules.jump_goes_on_k)
     for sensor in np.flatnonzero(hit.any(axis=0)):
         at = np.flatnonzero(hit[:, sensor])
         for day in np.unique(rows.day[at]):
@@ -188,7 +223,7 @@ def _readings(windows: pl.DataFrame, context: Context) -> pl.DataFrame:
         (_APART, "TEMP_SPREAD", rules.spread_lines_k),
         (_RISE, "TEMP_RISE", rules.rise_lines_k_per_min),
     ):
-        found += _by_module(windows.filter(pl.col("kind") == kind), code, lines, absent)
+        found += _by_module(_compared(windows.filter(pl.col("kind") == kind), absent), code, lines, absent)
     found += _sensors(windows, rules)
     return readings_frame(found)
 
@@ -226,6 +261,14 @@ def _hottest(windows: pl.DataFrame, rules: TemperatureRules, absent: set[int]) -
                 }
 
 
+def _compared(windows: pl.DataFrame, absent: set[int]) -> pl.DataFrame:
+    """Days whose median is one of sensors that exist: in a short log padding cannot be told, in the history it can."""
+    if not absent or windows.is_empty():
+        return windows
+    compared = [{i + 1 for i, count in enumerate(counts) if count} for counts in windows["counts"].to_list()]
+    return windows.filter(pl.Series([2 * len(of & absent) < len(of) for of in compared], dtype=pl.Boolean))
+
+
 def _by_module(
     windows: pl.DataFrame, code: str, lines: tuple[float | None, float | None, float | None], absent: set[int]
 ) -> Iterator[dict[str, Any]]:
@@ -261,10 +304,10 @@ def _moved(windows: pl.DataFrame) -> dict[int, float]:
 
 
 def _absent(moved: dict[int, float], rules: TemperatureRules) -> set[int]:
-    """Sensors that never moved while the others did: exports fill absent ones with any constant."""
-    if not moved or float(np.median(list(moved.values()))) < rules.others_move_k:
-        return set()
-    return {sensor for sensor, most in moved.items() if most < rules.sensor_exists_k}
+    """Sensors that never moved while others did: exports fill absent ones with any constant."""
+    sensors = np.array(sorted(moved), dtype=np.int64)
+    most = np.array([moved[i] for i in sensors.tolist()])
+    return set(sensors[_stand_still(most, np.ones(len(sensors), dtype=np.bool_), rules)].tolist())
 
 
 def _sensors(windows: pl.DataFrame, rules: TemperatureRules) -> Iterator[dict[str, Any]]:

@@ -51,29 +51,29 @@ def held(values: F64, rows: Rows, *, hold_s: float, min_rows: int, gap_s: float)
     """The least level that values (n,) or (n, items) kept up, at the last row of it; NaN where it was not kept up.
 
     Kept up: over at least ``min_rows`` rows that span at least ``hold_s``, with no gap beyond ``gap_s``. A missing
-    value in between ends it. For the greatest level of a low figure, pass it with a minus.
+    value in between ends it. For the greatest level of a low figure, pass it with a minus. Time counts, not rows: a
+    log may be written every second while driving and once a minute while charging.
     """
     n = len(rows)
     out = np.full(values.shape, np.nan)
-    if not n:
-        return out
-    step = rows.gap_s[np.isfinite(rows.gap_s) & (rows.gap_s <= gap_s) & (rows.gap_s > 0)]
-    usual = float(np.median(step)) if len(step) else gap_s
-    k = max(min_rows, int(np.ceil(hold_s / usual - 1e-9)) + 1)
-    if k > n:
-        return out
-    least = np.where(np.isfinite(values), values, -np.inf)
-    size = 1
-    while size * 2 <= k:  # minimum over 1, 2, 4, ... rows
-        least = np.minimum(least[size:], least[:-size])
-        size *= 2
-    if size < k:
-        least = np.minimum(least[k - size :], least[: len(least) - (k - size)])
-    breaks = np.cumsum(rows.gap_s > gap_s)
-    whole = breaks[k - 1 :] == breaks[: n - k + 1]
+    last = np.arange(n)
     # rows a little faster than usual may not span the whole time: nine tenths of it are enough
-    whole &= rows.t_s[k - 1 :] - rows.t_s[: n - k + 1] >= 0.9 * hold_s
-    kept = least[: n - k + 1]
-    shape = (-1,) + (1,) * (values.ndim - 1)
-    out[k - 1 :] = np.where(whole.reshape(shape) & np.isfinite(kept), kept, np.nan)
+    first = np.searchsorted(rows.t_s, rows.t_s - 0.9 * hold_s, side="right") - 1
+    first = np.minimum(first, last - (min_rows - 1))
+    breaks = np.cumsum(rows.gap_s > gap_s)
+    whole = (first >= 0) & (breaks[first] == breaks)
+    first, last = first[whole], last[whole]
+    if not len(last):
+        return out
+    # minimum over 1, 2, 4, ... rows: two of them cover a window of any length
+    levels = np.frexp(last - first + 1)[1] - 1
+    least, size = np.where(np.isfinite(values), values, -np.inf), 1
+    for level in range(int(levels.max()) + 1):
+        mine = levels == level
+        if mine.any():
+            kept = np.minimum(least.take(first[mine], axis=0), least.take(last[mine] - size + 1, axis=0))
+            kept[kept == -np.inf] = np.nan
+            out[last[mine]] = kept
+        if len(least) > size:
+            least, size = np.minimum(least[size:], least[:-size]), size * 2
     return out
