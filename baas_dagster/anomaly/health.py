@@ -88,9 +88,11 @@ def power_reference(rows: list[_Row], min_n: int) -> dict[tuple[float, float], l
     """(temperature band, SoC band) -> its months with a resistance, of one device, in time."""
     found: dict[tuple[float, float], list[_Row]] = {}
     for row in rows:
-        band = (row.get("temperature_from_c"), row.get("soc_from_pct"))
-        if row.get("resistance_mohm") is not None and None not in band and (row.get("n") or 0) >= min_n:
-            found.setdefault(band, []).append(row)  # type: ignore[arg-type]
+        temperature, soc = row.get("temperature_from_c"), row.get("soc_from_pct")
+        if temperature is None or soc is None or row.get("resistance_mohm") is None:
+            continue
+        if (row.get("n") or 0) >= min_n:
+            found.setdefault((temperature, soc), []).append(row)
     return found
 
 
@@ -168,19 +170,19 @@ def _soc_bias(months: list[_Row], rules: HealthRules) -> Iterator[_Row]:
         )
 
 
-def _counters(rows: list[_Row]) -> Iterator[_Row]:
+def _counters(rows: list[_Row], rules: HealthRules) -> Iterator[_Row]:
     """The audit's verdict; its reason names what does not balance."""
     for row in rows:
         verdict = row.get("verdict")
         if verdict in (None, "insufficient"):
             continue
-        ratio = row.get("charge_balance_ratio")
+        ratio, line = row.get("charge_balance_ratio"), rules.drift_line_pct
         detail = {k: row.get(k) for k in ("reason", "charge_balance_ratio", "current_offset_a", "op_time_ratio", "n")}
-        off_pct = 100 * abs(ratio - 1) if ratio is not None else 1.0
+        off_pct = 100 * abs(ratio - 1) if ratio is not None else line
         month = row["measured_month"]
         # a drift without a balance (operating time, implied voltage) still stands at its line
-        drift = max(off_pct, 1.0) if verdict == "drift" else 0.0
-        yield _reading("COUNTER_DRIFT", month, drift, (1.0, None, None), detail=detail if drift else None)
+        drift = max(off_pct, line) if verdict == "drift" else 0.0
+        yield _reading("COUNTER_DRIFT", month, drift, (line, None, None), detail=detail if drift else None)
         reset = 1.0 if verdict == "reset" else 0.0
         yield _reading("COUNTER_RESET", month, reset, (1.0, None, None), detail=detail if reset else None)
 
@@ -208,7 +210,7 @@ def _readings(_windows: pl.DataFrame, context: Context) -> pl.DataFrame:
             *_soh_fade(months, context, rules),
             *_worse([*_power_fade(power, context, rules), *_power_limit(power, context, rules)]),
             *_soc_bias(months, rules),
-            *_counters(audit),
+            *_counters(audit, rules),
             *_gated(context),
         ]
     )

@@ -254,6 +254,7 @@ class HealthRules:
     soc_bias_excludes_pct: float = 3.0  # points that the interval must lie beyond (DOMAIN 7)
     unsure_share: float = 0.9  # 1; an estimate beyond its line whose interval is not stands just below it: it opens no
     # episode, and closes none either [prop]
+    drift_line_pct: float = 1.0  # %; smallest imbalance of counters that the audit is to find (DOMAIN 6)
     silent_days: float = (
         14.0  # d without a row until a car counts as silent: longer than a holiday's rest is not [prop];
     )
@@ -288,6 +289,8 @@ class QueueRules:
     is worth as much as everything else together, so that the order never contradicts the severity table; within a
     severity the rest decides. ValueError where replaced numbers break that.
     """
+
+    hot_from_c: float = 35.0  # degC from which calendar ageing of NMC doubles against 25 degC (Arrhenius, 50 kJ/mol)
 
     # --- weights: points of a component that is 1 ---
     severity_points: tuple[float, float, float] = (10.0, 40.0, 70.0)  # of the worst proven case at severity 1, 2, 3:

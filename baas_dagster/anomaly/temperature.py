@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,10 +79,10 @@ def _others(temps: F64) -> F64:
 def _days(
     rows: Rows, temps: F64, apart: F64 | None, measures: NDArray[np.bool_], rules: TemperatureRules
 ) -> Iterator[dict[str, Any]]:
-    hold = {"hold_s": rules.hold_s, "min_rows": rules.hold_rows, "gap_s": rules.gap_s}
-    high = held(temps, rows, **hold)  # type: ignore[arg-type]
+    kept = partial(held, rows=rows, hold_s=rules.hold_s, min_rows=rules.hold_rows, gap_s=rules.gap_s)
+    high = kept(temps)
     if apart is not None:
-        above, below = held(apart, rows, **hold), held(-apart, rows, **hold)  # type: ignore[arg-type]
+        above, below = kept(apart), kept(-apart)
         rise = _rises(rows, apart, rules)
     for _, at in days_of(rows):
         common = {

@@ -179,7 +179,7 @@ _WINDOWS = {**WINDOW_SCHEMA, "device_no": pl.String, "measured_month": pl.String
 
 
 def _covers(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> bool:
-    """True where the staging view reads exactly these files, as it does right after the local models of the same."""
+    """True where the staging view reads exactly these files, as right after the local models of this run."""
     found = connection.execute(
         "select sql from duckdb_views() where schema_name = 'staging' and view_name = 'stg_bms'"
     ).fetchall()

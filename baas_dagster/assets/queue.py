@@ -4,6 +4,7 @@ A shell over ``anomaly.ranking`` and ``anomaly.outcomes``: reads the episodes of
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -41,7 +42,6 @@ _EXPOSURE = """
     select device_no, soc.high_soc_share, hot.hot_share
     from soc full outer join hot using (device_no)
 """
-_HOT_C = 35.0  # degC from which calendar ageing of NMC doubles against 25 degC (Arrhenius, 50 kJ/mol)
 _COVERAGE = """
     with fleet as (
         select device_no, max(last_at) filter (where row_count > 0) as last_seen_at
@@ -84,17 +84,17 @@ def inspection_queue(
             yield dg.AssetCheckResult(check_name="inspection_queue_schema", passed=True)
             return
         found = query(connection, "select * from stitched.anomaly")
-        as_of = last_seen["last_seen_at"].max()
+        as_of: datetime = max(last_seen["last_seen_at"])
         opened = found.filter(pl.col("closed_at").is_null())["device_no"].unique().to_list()
-        silent = silent_episodes(last_seen, opened, as_of, RULES.health)  # type: ignore[arg-type]
+        silent = silent_episodes(last_seen, opened, as_of, RULES.health)
         everything = pl.concat([found, silent.select(found.columns)])
-        exposure = query(connection, _EXPOSURE, [_HOT_C])
+        exposure = query(connection, _EXPOSURE, [RULES.queue.hot_from_c])
         coverage = query(connection, _COVERAGE, [as_of])
         # an outcome may be younger than the last delivery: what it closed is closed
         current = everything.with_columns(
             pl.when(pl.col("closed_at").is_not_null()).then(pl.min_horizontal("closed_at", pl.lit(as_of)))
         )
-        order = ranking(current, exposure, coverage, as_of, RULES.queue)  # type: ignore[arg-type]
+        order = ranking(current, exposure, coverage, as_of, RULES.queue)
         # cars without a finding are no queue; those beyond the length of the list stay in their order
         queue = order.filter((pl.col("top_severity") > 0) | pl.col("is_listed"))
         reported = ledger.read(settings.outcomes)

@@ -145,7 +145,7 @@ def test_a_soc_that_jumps_without_charge_is_found_and_one_led_to_full_is_not() -
 
 def test_a_soc_of_zero_in_the_first_rows_is_no_value() -> None:
     given = rows()
-    given.columns["soc_pct"][day_rows(0, 2 * DT)] = 0.0
+    given.columns["soc_pct"][day_rows(0, 6 * DT)] = 0.0
     assert judged(sensors.DETECTOR, given) == []
 
 
