@@ -60,8 +60,9 @@ class Homes:
         shutil.copytree(settings.root, home, symlinks=True)
         return Settings(**settings.model_dump() | {"home": home})
 
+    @staticmethod
     @contextmanager
-    def chain(self, settings: Settings) -> Iterator[Chain]:
+    def chain(settings: Settings) -> Iterator[Chain]:
         """The chain on a home, with its own Dagster instance."""
         with instance_of(settings) as instance:
             yield Chain(settings, build(settings), instance)

@@ -24,6 +24,16 @@ def deliver(landing: Path, device: str, month: int = 1) -> None:
     put_zip(landing / f"bms_{device}_2023-{month:02d}.zip", f"bms_{device}_2023-{month:02d}.csv", psql(rows))
 
 
+@pytest.fixture(scope="module")
+def one_car(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: Path) -> Settings:
+    """A home after a run over one month of one car, to be copied."""
+    home = Homes(tmp_path_factory.mktemp("one"), parsed_dbt).new()
+    deliver(home.landing_dir, ONE)
+    with Homes.chain(home) as chain:
+        assert chain.run(Asked()).errors == []
+    return home
+
+
 def tick(platform: Platform, instance: dg.DagsterInstance, *, schedule: bool = False) -> list[dg.RunRequest]:
     if schedule:
         made = platform.definitions.resolve_schedule_def("self_healing")
@@ -74,11 +84,9 @@ def states(home: Settings) -> dict[Unit, int]:
     return {unit: len(state.work(unit)) for unit in Unit}
 
 
-def test_a_second_car_runs_alone(homes: Homes) -> None:
-    home = homes.new()
-    deliver(home.landing_dir, ONE)
+def test_a_second_car_runs_alone(homes: Homes, one_car: Settings) -> None:
+    home = homes.copy(one_car)
     with homes.chain(home) as chain:
-        chain.run(Asked())
         deliver(home.landing_dir, TWO)
         platform = build(home)
         execute(platform, chain.instance, tick(platform, chain.instance))
@@ -88,11 +96,9 @@ def test_a_second_car_runs_alone(homes: Homes) -> None:
     assert len(requests) == 8
 
 
-def test_what_failed_waits_for_the_schedule(homes: Homes) -> None:
-    home = homes.new()
-    deliver(home.landing_dir, ONE)
+def test_what_failed_waits_for_the_schedule(homes: Homes, one_car: Settings) -> None:
+    home = homes.copy(one_car)
     with homes.chain(home) as chain:
-        chain.run(Asked())
         with chain.warehouse.open() as connection:
             wanted = load(connection, home).wanted[Unit.DEVICE][ONE]
             mark_failed(connection, Unit.DEVICE, {ONE: wanted}, "no space left on device")
@@ -140,11 +146,9 @@ def test_a_run_whose_process_is_gone_is_marked_as_failed(homes: Homes) -> None:
         assert found.status is dg.DagsterRunStatus.FAILURE
 
 
-def test_a_partition_that_was_never_delivered_stays_unknown(homes: Homes) -> None:
-    home = homes.new()
-    deliver(home.landing_dir, ONE)
+def test_a_partition_that_was_never_delivered_stays_unknown(homes: Homes, one_car: Settings) -> None:
+    home = homes.copy(one_car)
     with homes.chain(home) as chain:
-        chain.run(Asked())
         tags = {
             "dagster/asset_partition_range_start": f"{ONE}|2022-11",
             "dagster/asset_partition_range_end": f"{ONE}|2023-01",
@@ -164,13 +168,13 @@ def test_local_models_are_not_declared_below_the_decisions_of_all_months(homes: 
         assert parents == {name.replace("stg", "raw")}
 
 
-def test_a_range_against_the_order_of_registration_is_refused(homes: Homes) -> None:
-    home = homes.new()
+def test_a_range_against_the_order_of_registration_is_refused(homes: Homes, one_car: Settings) -> None:
+    home = homes.copy(one_car)
     with homes.chain(home) as chain:
-        for device in (TWO, ONE):
-            deliver(home.landing_dir, device)
-            chain.run(Asked())
+        deliver(home.landing_dir, TWO)
+        assert chain.definitions.resolve_job_def("intake").execute_in_process(instance=chain.instance).success
+        assert chain.instance.get_dynamic_partitions("devices") == [ONE, TWO]
         job = chain.definitions.resolve_job_def("decide")
-        tags = {"dagster/asset_partition_range_start": ONE, "dagster/asset_partition_range_end": TWO}
+        tags = {"dagster/asset_partition_range_start": TWO, "dagster/asset_partition_range_end": ONE}
         with pytest.raises(Exception, match=r"covers no partition|range"):
             job.execute_in_process(instance=chain.instance, tags=tags)
