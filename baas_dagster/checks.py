@@ -46,7 +46,7 @@ def report(
     """Log one evaluation per partition key; returns the summary of the run."""
     key, name = dg.AssetKey(asset), f"{asset}_schema"
     targets = _latest(context, key, list(found))
-    worst = Severity.FLAG
+    worst: str = Severity.FLAG
     failed_keys = []
     for partition, outcomes in found.items():
         failed = [o for o in outcomes if not o.is_passed]

@@ -52,7 +52,7 @@ CLOSING_SCHEMA: dict[str, Any] = {"code": pl.String, "item_no": pl.Int32, "close
 """Reported outcomes that close: of a code (NULL: any) and an item (NULL: any), on a day."""
 
 _SHOWN = 5  # windows that the evidence lists
-_OUTCOME, _DATA = "outcome", "clear data"
+_OUTCOME, CLOSED_BY_DATA = "outcome", "clear data"
 _HIDES = {
     Family.CHARGE: {Family.CHARGE, Family.HEALTH},
     Family.TEMPERATURE: {Family.TEMPERATURE},
@@ -225,7 +225,7 @@ def _runs(
             run.clear_days |= reading.days - {run.unclear_on}
             if len(run.clear_days) >= rules.clear_days[severity - 1]:
                 if run.opened_at is not None:
-                    yield run, reading.to_at, _DATA
+                    yield run, reading.to_at, CLOSED_BY_DATA
                 run = _Run()
     for end in ends:
         if run.opened_at is not None and run.opened_at <= end:

@@ -64,7 +64,10 @@ def _soh_low(months: list[_Row], rules: HealthRules) -> Iterator[_Row]:
 
 
 def _soh_fade(months: list[_Row], context: Context, rules: HealthRules) -> Iterator[_Row]:
-    """The car's own slope (no prior in it) worse than the type's 90th percentile, interval off the type's median."""
+    """The car's own slope (no prior in it) worse than the type's 90th percentile, interval off the type's median.
+
+    90 % of the interval off it is watched, 99 % is a warning.
+    """
     said = (context.baseline or {}).get("slope_pct_per_year")
     median, worst = (
         (said["p50"], said["p10"]) if said else (rules.slope_typical_pct_per_year, rules.slope_p90_pct_per_year)
@@ -74,14 +77,17 @@ def _soh_fade(months: list[_Row], context: Context, rules: HealthRules) -> Itera
         if slope is None or low is None or high is None:
             continue
         # fade is a loss: positive is bad; it counts where the interval excludes the median, and tells something
+        sd = (high - low) / 2 / rules.z90
         fade, is_sure = -slope, high < median and (high - low) / 2 <= rules.slope_half_width_max
-        lines: tuple[float | None, ...] = (-worst, -worst, None)
+        # every month of every car is looked at: a next visit is asked for where 99 % lie beyond as well
+        is_surer = slope + rules.z99 * sd < median
+        lines: tuple[float | None, ...] = (-worst, -worst if is_surer else None, None)
         detail = {
             "slope_lo_pct_per_year": low, "slope_hi_pct_per_year": high, "type_median_pct_per_year": median,
             "type_p90_pct_per_year": worst, "baseline": context.baseline_version or "outside values (DOMAIN 6)",
         }  # fmt: skip
         value = fade if is_sure else min(fade, rules.unsure_share * -worst)
-        yield _reading("SOH_FADE", row["measured_month"], value, lines, sd=(high - low) / 2 / rules.z90, detail=detail)
+        yield _reading("SOH_FADE", row["measured_month"], value, lines, sd=sd, detail=detail)
 
 
 def power_reference(rows: list[_Row], min_n: int) -> dict[tuple[float, float], list[_Row]]:

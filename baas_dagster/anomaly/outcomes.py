@@ -16,12 +16,12 @@ import polars as pl
 
 from baas_dagster.anomaly.cases import codes_of_case, is_of_case
 from baas_dagster.anomaly.codes import CODES, Item
-from baas_dagster.anomaly.episodes import CLOSING_SCHEMA
+from baas_dagster.anomaly.episodes import CLOSED_BY_DATA, CLOSING_SCHEMA
 from baas_dagster.anomaly.rules import RULES, OutcomeRules
 
 __all__ = [
     "INSPECTION_OUTCOME_SCHEMA", "OUTCOME_SCHEMA", "PRECISION_SCHEMA", "Finding", "closing_dates", "inspection_outcome",
-    "precision", "wilson",
+    "precision", "unreported", "wilson",
 ]  # fmt: skip
 
 
@@ -133,6 +133,27 @@ def closing_dates(outcomes: pl.DataFrame, device_no: str) -> pl.DataFrame:
         rows.update((c, None if CODES[c].item is Item.CAR else item_no, day) for c in named)
     ordered = sorted(rows, key=lambda row: (row[2], row[0] or "", row[1] or 0))
     return pl.DataFrame(ordered, schema=CLOSING_SCHEMA, orient="row")
+
+
+def unreported(outcomes: pl.DataFrame, episodes: pl.DataFrame) -> list[str]:
+    """Ids of the episodes of severity 3 that clear data closed and no conclusive outcome of their case ever answered.
+
+    ``outcomes``: OUTCOME_SCHEMA; ``episodes``: ``fct_anomaly``. An outcome on or after the day of opening is an answer.
+    """
+    answers: dict[str, list[dict[str, Any]]] = {}
+    for outcome in outcomes.to_dicts():
+        if Finding(outcome["finding"]).is_confirmed is not None:
+            answers.setdefault(outcome["device_no"], []).append(outcome)
+    severe = episodes.filter((pl.col("severity") >= 3) & (pl.col("closed_by") == CLOSED_BY_DATA))
+    return sorted(
+        e["anomaly_id"]
+        for e in severe.to_dicts()
+        if not any(
+            o["inspected_on"] >= e["opened_at"].date()
+            and ((o["code"] is None and o["cell_no"] is None) or is_of_case(e, o["code"], o["cell_no"]))
+            for o in answers.get(e["device_no"], [])
+        )
+    )
 
 
 def precision(matched: pl.DataFrame, rules: OutcomeRules = RULES.outcomes) -> pl.DataFrame:

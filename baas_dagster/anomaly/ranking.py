@@ -3,17 +3,18 @@
 Belongs here: components, score, length of the list, words. Does not belong here: when an episode opens and how severe
 it is (``episodes``), what a code means (``codes``), any number (``rules.QueueRules``).
 
-A car is on the list for a case that is open, or because too little of it can be seen: that is a risk of its own, ranked
-below every proven fault of severity 2 and 3, and never counted as health. Components are taken over the cases of a car
-as a maximum, so that a further episode never lowers a score and a further independent case raises it.
+A car is on the list for a case that is open, for one of severity 3 that closed by itself and that nobody looked at, or
+because too little of it can be seen: that is a risk of its own, ranked below every proven fault of severity 2 and 3,
+and never counted as health. Components are taken over the cases of a car as a maximum, so that a further episode never
+lowers a score and a further independent case raises it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -88,6 +89,12 @@ class _Case:
     def opened_at(self) -> datetime:
         return min(e["opened_at"] for e in self.episodes)  # type: ignore[no-any-return]
 
+    @property
+    def closed_at(self) -> datetime | None:
+        """When the last of them closed by itself; None: one is open."""
+        ends = [e["closed_at"] for e in self.episodes if e.get("was_severity")]
+        return max(ends) if len(ends) == len(self.episodes) else None
+
     def highest(self, column: str) -> float:
         return max(_number(e[column]) for e in self.episodes)
 
@@ -103,12 +110,18 @@ class _Told:
     def en(self) -> str:
         texts = ", ".join(_texts(self.case, "en", "of unknown number"))
         growing = ", getting worse" if self.is_growing else ""
+        if self.case.closed_at is not None:
+            span = f"{self.case.opened_at:%Y-%m-%d} to {self.case.closed_at:%Y-%m-%d}"
+            return f"{texts} (was severity 3 from {span}, closed by itself, no inspection reported)"
         return f"{texts} (severity {self.case.severity} since {self.case.opened_at:%Y-%m-%d}{growing})"
 
     @property
     def ko(self) -> str:
         texts = ", ".join(_texts(self.case, "ko", "번호 미상"))
         growing = ", 악화 중" if self.is_growing else ""
+        if self.case.closed_at is not None:
+            span = f"{self.case.opened_at:%Y-%m-%d}~{self.case.closed_at:%Y-%m-%d}"
+            return f"{texts} (과거 심각도 3: {span}, 저절로 종료, 점검 보고 없음)"
         return f"{texts} (심각도 {self.case.severity}, {self.case.opened_at:%Y-%m-%d}부터{growing})"
 
 
@@ -127,12 +140,13 @@ def inspection_queue(
     coverage: pl.DataFrame,
     as_of: datetime,
     rules: QueueRules = RULES.queue,
+    unreported: Collection[str] = (),
 ) -> pl.DataFrame:
     """The list: QUEUE_SCHEMA, by rank. Arguments as in `ranking`.
 
     At most ``max(places_min, places_share of the fleet)`` cars, and every car of severity 3 beside.
     """
-    return ranking(episodes, exposure, coverage, as_of, rules).filter("is_listed").drop("is_listed")
+    return ranking(episodes, exposure, coverage, as_of, rules, unreported).filter("is_listed").drop("is_listed")
 
 
 def ranking(
@@ -141,6 +155,7 @@ def ranking(
     coverage: pl.DataFrame,
     as_of: datetime,
     rules: QueueRules = RULES.queue,
+    unreported: Collection[str] = (),
 ) -> pl.DataFrame:
     """Every car of the fleet in the order of the list, healthy ones last: QUEUE_SCHEMA and ``is_listed``.
 
@@ -149,14 +164,15 @@ def ranking(
     whichever side is bad, growth_per_day its change a day. ``exposure``: device_no, high_soc_share (of parked hours at
     >= 95 %), hot_share (of hours at >= 35 degC), NULL where not known. ``coverage``: one row per device of the fleet:
     device_no, last_seen_at, data_days_90, unjudged (list of codes or families that cannot be judged); a device without
-    one has not been seen. ``as_of``: last row of the fleet, naive KST.
+    one has not been seen. ``as_of``: last row of the fleet, naive KST. ``unreported``: ids of severe episodes that
+    closed by themselves and that nobody looked at (``outcomes.unreported``).
 
     The same rows in any order give the same frame; equal scores are ordered by device number.
     """
     known = coverage.unique("device_no").sort("device_no").to_dicts()
     cover = {row["device_no"]: row for row in known}
     exposed = {row["device_no"]: row for row in exposure.to_dicts()}
-    open_by_device = _open_episodes(episodes, as_of)
+    open_by_device = _open_episodes(episodes, as_of, unreported, rules)
     fleet = sorted({*cover, *open_by_device, *exposed})
     rows = [
         _row(device, open_by_device.get(device, []), exposed.get(device, {}), cover.get(device), as_of, rules)
@@ -172,11 +188,25 @@ def ranking(
     return pl.DataFrame(rows, schema={**QUEUE_SCHEMA, "is_listed": pl.Boolean})
 
 
-def _open_episodes(episodes: pl.DataFrame, as_of: datetime) -> dict[str, list[dict[str, Any]]]:
-    """Device -> its open episodes at `as_of`, in an order that the rows' order does not decide."""
+def _open_episodes(
+    episodes: pl.DataFrame, as_of: datetime, unreported: Collection[str], rules: QueueRules
+) -> dict[str, list[dict[str, Any]]]:
+    """Device -> its open episodes at `as_of`, in an order that the rows' order does not decide.
+
+    Unreported ones are among them, of a lower severity and with ``was_severity``.
+    """
     is_open = (pl.col("opened_at") <= as_of) & (pl.col("closed_at").is_null() | (pl.col("closed_at") > as_of))
+    is_recent = pl.col("closed_at") > as_of - timedelta(days=rules.unreported_days)
+    is_unreported = ~is_open & is_recent & pl.col("anomaly_id").is_in(list(unreported))
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in episodes.filter(is_open).unique("anomaly_id").sort("device_no", "anomaly_id").to_dicts():
+    kept = episodes.with_columns(is_open=is_open, is_unreported=is_unreported.fill_null(False))
+    kept = kept.filter(pl.col("is_open") | pl.col("is_unreported"))
+    for row in kept.unique("anomaly_id").sort("device_no", "anomaly_id").to_dicts():
+        if row["is_unreported"]:
+            row |= {
+                "was_severity": row["severity"], "severity": min(row["severity"], rules.unreported_severity),
+                "growth_per_day": 0.0,
+            }  # fmt: skip
         found.setdefault(row["device_no"], []).append(row)
     return found
 

@@ -335,6 +335,13 @@ class QueueRules:
     # small ones some per cent; healthy cars raise up to 1 false episode in 100 car-months, so 5 % is room for
     # all of these and still a list that is worked off. Severity 3 does not take a place [prop]
 
+    # --- what closed by itself ---
+    unreported_severity: int = (
+        1  # of an episode of severity 3 that 60 clear days closed and nobody looked at: it stays on
+    )
+    # the list, behind what is open, until a workshop says what it was [prop]
+    unreported_days: float = 365.0  # d after its closing; by then a yearly inspection has seen the car [prop]
+
     # --- words ---
     reasons_max: int = 4  # cases that are told; the others are counted [prop]
     replace_severity: int = 2  # from here on low health means a new pack: its interval lies below the line (DOMAIN 7)

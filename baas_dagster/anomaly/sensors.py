@@ -77,7 +77,7 @@ def _frozen(rows: Rows, rules: SensorRules) -> Iterator[dict[str, Any]]:
 def _known_soc(rows: Rows, rules: SensorRules) -> F64:
     """SoC in %, without the 0 of the first or last messages of a session, which is no value (DOMAIN 3).
 
-    Staging tells it by the cells; where these are not delivered or are LFP it is told by what is read beside it.
+    Staging tells it by the cells; where these are not delivered it is told by what is read beside it.
     """
     soc = rows["soc_pct"].copy()
     there = np.flatnonzero(np.isfinite(soc))

@@ -161,14 +161,7 @@ def anomaly_evidence(
             windows = pl.concat([pl.DataFrame(schema=_WINDOWS), *made])
             replace_partitions(connection, "evidence.anomaly_window", parts, windows)
             outcomes = check_windows(windows, [(p.device_no, p.measured_month) for p in parts])
-            write_quality(
-                connection, "anomaly_evidence", parts,
-                [
-                    (p.measured_month, p.device_no, "anomaly_evidence", o.check_name, str(o.severity), o.is_passed,
-                     o.rows_checked, o.rows_failed, o.example)
-                    for p in parts for o in outcomes[p.key]
-                ],
-            )  # fmt: skip
+            write_quality(connection, "anomaly_evidence", {p: outcomes[p.key] for p in parts})
             fingerprints = load(connection, settings).made[Unit.EVIDENCE]
             mark(connection, Unit.EVIDENCE, {key: fingerprints[key] for key in keys if key in fingerprints})
     yield materialized(context, "anomaly_evidence", shown)
@@ -362,18 +355,6 @@ def _check_devices(
 ) -> dict[str, list[Outcome]]:
     """Check episodes; results per month go to the quality table, those per device to the UI."""
     by_device, by_month = check_episodes(found, devices)
-    months = connection.execute(
-        "select distinct device_no, measured_month from ops.raw_partition "
-        "where device_no in (select unnest(?::varchar[]))",
-        [list(devices)],
-    ).fetchall()
-    write_quality(
-        connection,
-        "fct_anomaly",
-        sorted({PartitionId(d, m) for d, m in [*months, *by_month]}),
-        [
-            (m, d, "fct_anomaly", o.check_name, str(o.severity), o.is_passed, o.rows_checked, o.rows_failed, o.example)
-            for (d, m), outcomes in sorted(by_month.items()) for o in outcomes
-        ],
-    )  # fmt: skip
+    by_partition = {PartitionId(device, month): outcomes for (device, month), outcomes in sorted(by_month.items())}
+    write_quality(connection, "fct_anomaly", by_partition, devices=devices)
     return by_device

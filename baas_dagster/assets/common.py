@@ -10,6 +10,7 @@ import polars as pl
 
 from baas_dagster.partitions import PartitionId
 from baas_dagster.resources import insert
+from baas_dagster.schemas.outcome import Outcome
 
 __all__ = [
     "asked", "in_parallel", "log_good_partitions", "materialized", "replace_devices", "replace_partitions", "set_scope",
@@ -125,21 +126,33 @@ def _create(connection: duckdb.DuckDBPyConnection, table: str) -> None:
 def write_quality(
     connection: duckdb.DuckDBPyConnection,
     table_name: str,
-    partitions: Iterable[PartitionId],
-    rows: Sequence[tuple[Any, ...]],
+    found: Mapping[PartitionId, Sequence[Outcome]],
+    *,
+    devices: Sequence[str] | None = None,
 ) -> None:
-    """Replace the rows of ops.partition_quality of one table for these partitions.
-
-    `rows` are (measured_month, device_no, table_name, check_name, severity, is_passed, checked, failed, example).
-    """
-    keys = [(p.device_no, p.measured_month) for p in partitions]
-    connection.execute("create or replace temp table quality_scope (device_no varchar, measured_month varchar)")
-    insert(connection, "quality_scope", keys)
-    connection.execute(
-        """
-        delete from ops.partition_quality
-        where table_name = ? and (device_no, measured_month) in (select device_no, measured_month from quality_scope)
-        """,
-        [table_name],
-    )
-    insert(connection, "ops.partition_quality", rows)
+    """Replace the rows of ops.partition_quality of one table: for these partitions, or for all months of `devices`."""
+    if devices is None:
+        connection.execute("create or replace temp table quality_scope (device_no varchar, measured_month varchar)")
+        insert(connection, "quality_scope", [(p.device_no, p.measured_month) for p in found])
+        connection.execute(
+            "delete from ops.partition_quality where table_name = ? "
+            "and (device_no, measured_month) in (select device_no, measured_month from quality_scope)",
+            [table_name],
+        )
+    else:
+        connection.execute(
+            "delete from ops.partition_quality where table_name = ? and device_no in (select unnest(?::varchar[]))",
+            [table_name, list(devices)],
+        )
+    insert(
+        connection,
+        "ops.partition_quality",
+        [
+            (
+                p.measured_month, p.device_no, table_name, o.check_name, str(o.severity), o.is_passed, o.rows_checked,
+                o.rows_failed, o.example,
+            )
+            for p, outcomes in found.items()
+            for o in outcomes
+        ],
+    )  # fmt: skip

@@ -179,13 +179,17 @@ def _write_value_counts(connection: duckdb.DuckDBPyConnection, parts: Sequence[P
     rows = connection.execute(
         """
         select
-            c.measured_month, c.device_no, 'stg_' || c.source_kind as table_name, c.rule as check_name, c.kind,
-            c.rows_hit = 0 as is_passed, c.rows_checked, c.rows_hit, c.example,
+            c.measured_month, c.device_no, 'stg_' || c.source_kind as table_name,
+            c.rule, c.kind, c.rows_hit = 0 as is_passed, c.rows_checked, c.rows_hit, c.example,
         from intermediate.int_value_count as c inner join ops.scope_partition using (device_no, measured_month)
         """
     ).fetchall()
     for table in ("stg_bms", "stg_gps"):
-        write_quality(connection, table, parts, [row for row in rows if row[2] == table])
+        found: dict[PartitionId, list[Outcome]] = {part: [] for part in parts}
+        for month, device, name, *outcome in rows:
+            if name == table:
+                found[PartitionId(device, month)].append(Outcome(*outcome))
+        write_quality(connection, table, found)
 
 
 def _rules() -> OdometerRules:
@@ -358,22 +362,7 @@ def _check(
         frame = query(connection, _CHECKED[table], [listed])
         by_device, by_month = check_devices(table, frame, listed)
         found[table] = by_device
-        connection.execute(
-            "delete from ops.partition_quality where table_name = ? and device_no in (select unnest(?::varchar[]))",
-            [table, listed],
-        )
-        insert(
-            connection,
-            "ops.partition_quality",
-            [
-                (
-                    month, device, table, o.check_name, str(o.severity), o.is_passed, o.rows_checked, o.rows_failed,
-                    o.example,
-                )
-                for (device, month), outcomes in by_month.items()
-                for o in outcomes
-            ],
-        )  # fmt: skip
+        write_quality(connection, table, {PartitionId(*key): o for key, o in by_month.items()}, devices=listed)
     connection.execute(
         f"delete from ops.device_hold where {_MINE} "
         "and split_part(check_name, '.', 1) in (select unnest(?::varchar[]))",

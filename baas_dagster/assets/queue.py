@@ -12,7 +12,7 @@ import polars as pl
 
 from baas_dagster import outcomes as ledger
 from baas_dagster.anomaly.fleet import silent_episodes
-from baas_dagster.anomaly.outcomes import inspection_outcome, precision
+from baas_dagster.anomaly.outcomes import inspection_outcome, precision, unreported
 from baas_dagster.anomaly.ranking import ranking
 from baas_dagster.anomaly.rules import RULES
 from baas_dagster.resources import Warehouse, query, replace_frame
@@ -22,8 +22,9 @@ from baas_dagster.settings import Settings
 
 __all__ = ["inspection_queue"]
 
-_LAST_SEEN = """
-    select device_no, max(last_at) as last_seen_at from ops.raw_partition where row_count > 0 group by device_no
+_FLEET = """
+    select device_no, max(last_at) filter (where row_count > 0) as last_seen_at
+    from ops.raw_partition group by device_no
 """
 _EXPOSURE = """
     with soc as (
@@ -42,12 +43,8 @@ _EXPOSURE = """
     select device_no, soc.high_soc_share, hot.hot_share
     from soc full outer join hot using (device_no)
 """
-_COVERAGE = """
-    with fleet as (
-        select device_no, max(last_at) filter (where row_count > 0) as last_seen_at
-        from ops.raw_partition group by device_no
-    ),
-    unjudged as (
+_SEEN = """
+    with unjudged as (
         select device_no, list(code order by code) as unjudged from stitched.anomaly_coverage group by device_no
     ),
     seen as (
@@ -55,10 +52,8 @@ _COVERAGE = """
         from marts.fct_soc_daily where logged_h > 0 and service_date > cast(?::timestamp as date) - 90
         group by device_no
     )
-    select
-        fleet.device_no, fleet.last_seen_at, cast(coalesce(seen.data_days_90, 0) as integer) as data_days_90,
-        unjudged.unjudged,
-    from fleet left join unjudged using (device_no) left join seen using (device_no)
+    select device_no, cast(coalesce(data_days_90, 0) as integer) as data_days_90, unjudged
+    from seen full outer join unjudged using (device_no)
 """
 _NEEDED = {"stitched.anomaly", "marts.fct_soc_daily", "marts.fct_exposure_monthly"}
 
@@ -78,7 +73,8 @@ def inspection_queue(
             f"{schema}.{name}"
             for schema, name in connection.execute("select schema_name, table_name from duckdb_tables()").fetchall()
         }
-        last_seen = query(connection, _LAST_SEEN)
+        fleet = query(connection, _FLEET)
+        last_seen = fleet.drop_nulls("last_seen_at")
         if not there.issuperset(_NEEDED) or last_seen.is_empty():
             yield dg.MaterializeResult(metadata={"dagster/row_count": 0})
             yield dg.AssetCheckResult(check_name="inspection_queue_schema", passed=True)
@@ -89,15 +85,17 @@ def inspection_queue(
         silent = silent_episodes(last_seen, opened, as_of, RULES.health)
         everything = pl.concat([found, silent.select(found.columns)])
         exposure = query(connection, _EXPOSURE, [RULES.queue.hot_from_c])
-        coverage = query(connection, _COVERAGE, [as_of])
+        seen = query(connection, _SEEN, [as_of])
+        coverage = fleet.join(seen, on="device_no", how="left").with_columns(pl.col("data_days_90").fill_null(0))
         # an outcome may be younger than the last delivery: what it closed is closed
         current = everything.with_columns(
             pl.when(pl.col("closed_at").is_not_null()).then(pl.min_horizontal("closed_at", pl.lit(as_of)))
         )
-        order = ranking(current, exposure, coverage, as_of, RULES.queue)
+        reported = ledger.read(settings.outcomes)
+        severe = unreported(reported.outcomes, everything)
+        order = ranking(current, exposure, coverage, as_of, RULES.queue, severe)
         # cars without a finding are no queue; those beyond the length of the list stay in their order
         queue = order.filter((pl.col("top_severity") > 0) | pl.col("is_listed"))
-        reported = ledger.read(settings.outcomes)
         outcomes = inspection_outcome(reported.outcomes, everything)
         right = precision(outcomes)
         connection.execute("begin")

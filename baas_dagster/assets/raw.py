@@ -183,18 +183,7 @@ def _record(
         ],
     )
     table = str(Unit.raw(kind))
-    write_quality(
-        connection,
-        table,
-        [m.part for m in good],
-        [
-            (
-                m.part.measured_month, m.part.device_no, table, o.check_name, str(o.severity), o.is_passed,
-                o.rows_checked, o.rows_failed, o.example,
-            )
-            for m in good for o in m.outcomes
-        ],
-    )  # fmt: skip
+    write_quality(connection, table, {m.part: m.outcomes for m in good})
     gates = f"check_name like '{table}.%' and {in_scope}"
     connection.execute(f"delete from ops.partition_gate where {gates}")
     insert(

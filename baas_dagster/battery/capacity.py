@@ -292,6 +292,7 @@ def charge_estimates(sessions: pl.DataFrame, rules: BatteryRules = RULES) -> pl.
         soc_to_pct=pl.when(has_steps).then(_or_null(rows, "step_soc_last_pct")).otherwise(pl.col("soc_end_pct")),
         soc_delta_pct=pl.when(has_steps).then(by_steps).otherwise(plain),
         by_counter=rows["energy_method"].str.starts_with("counter").fill_null(False)
+        & _or_null(rows, "charge_counter_ah").is_not_null()
         if "energy_method" in rows.columns
         else pl.lit(False),
         awake_h=(pl.col("ended_at") - pl.col("started_at")).dt.total_seconds() / 3600,

@@ -143,6 +143,8 @@ class BatteryRules:
     trend_min_months: int = 3  # months with estimates below which no slope is given (3.8 %/yr, DOMAIN 6)
     trend_min_estimates: int = 6  # estimates below which no slope is given
     trend_huber: float = 2.0  # sd beyond which an estimate is weighted down
+    trend_sd_floor_share: float = 0.5  # 1; of the median sd, the least an estimate may claim: Huber bounds how far an
+    # estimate pulls in units of its own sd, so one that claims a tenth would pull ten times as hard [prop]
     slope_prior_pct_per_year: float = -2.0  # points a year: mean of 22,700 vehicles (Geotab 2025, DOMAIN 6)
     slope_prior_sd: float = 1.0  # points a year: 1.5 (AC) to 3 (DC), +0.4 hot, +0.8 high use (the same)
     slope_identifiable: float = (

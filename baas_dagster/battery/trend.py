@@ -49,15 +49,15 @@ def slope_of(
 ) -> Slope | None:
     """Slope of ``value`` against ``x`` by weighted Huber regression; None where too few months or estimates.
 
-    ``sd``: random error of each value. ``group``: month of each: errors within a month go together (one season, one
-    habit),
-    so the standard error is that of a cluster-robust sandwich (Liang and Zeger 1986) with Student's t on months - 2,
-    and never
-    below what the random errors alone give.
+    ``sd``: random error of each value, taken as no smaller than ``trend_sd_floor_share`` of their median. ``group``:
+    month of each: errors within a month go together (one season, one habit), so the standard error is that of a
+    cluster-robust sandwich (Liang and Zeger 1986) with Student's t on months - 2, and never below what the random
+    errors alone give.
     """
     groups = np.unique(group)
     if len(value) < rules.trend_min_estimates or len(groups) < rules.trend_min_months:
         return None
+    sd = np.maximum(sd, rules.trend_sd_floor_share * np.median(sd))
     order = np.lexsort((sd, value, x))
     x, value, sd, group = x[order], value[order], sd[order], group[order]
     centre = np.median(x)

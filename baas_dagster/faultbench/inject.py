@@ -133,13 +133,23 @@ def _masked(values: NDArray[np.int16]) -> F64:
 # --- cells ------------------------------------------------------------------------------------------------------------
 def _cell_at(rows: Rows, fault: Injection) -> int | None:
     """Position of the cell; None where the car has no cells."""
-    if fault.cell_no is None:
-        raise ValueError(f"{fault.code} needs a cell")
-    if rows.cell_mv is None:
+    return _position(rows.cell_mv, fault.cell_no, "cell", fault)
+
+
+def _module_at(rows: Rows, fault: Injection) -> int | None:
+    """Position of the module; None where the car has no temperatures."""
+    return _position(rows.module_temp_dc, fault.module_no, "module", fault)
+
+
+def _position(matrix: NDArray[np.int16] | None, number: int | None, what: str, fault: Injection) -> int | None:
+    """Column of a numbered item; ValueError where the fault names none, or one that the car does not have."""
+    if number is None:
+        raise ValueError(f"{fault.code} needs a {what}")
+    if matrix is None:
         return None
-    if not 1 <= fault.cell_no <= rows.cell_mv.shape[1]:
-        raise ValueError(f"no cell {fault.cell_no} of {rows.cell_mv.shape[1]}")
-    return fault.cell_no - 1
+    if not 1 <= number <= matrix.shape[1]:
+        raise ValueError(f"no {what} {number} of {matrix.shape[1]}")
+    return number - 1
 
 
 def _with_cell(rows: Rows, fault: Injection, by_mv: F64, *, is_bounded: bool = True) -> Rows:
@@ -296,16 +306,6 @@ def _between(rows: Rows, first: int, last: int, begin_s: float, end_s: float) ->
 
 
 # --- module temperatures ----------------------------------------------------------------------------------------------
-def _module_at(rows: Rows, fault: Injection) -> int | None:
-    if fault.module_no is None:
-        raise ValueError(f"{fault.code} needs a module")
-    if rows.module_temp_dc is None:
-        return None
-    if not 1 <= fault.module_no <= rows.module_temp_dc.shape[1]:
-        raise ValueError(f"no module {fault.module_no} of {rows.module_temp_dc.shape[1]}")
-    return fault.module_no - 1
-
-
 def _with_modules(rows: Rows, fault: Injection, by_k: dict[int, F64], *, is_bounded: bool = True) -> Rows:
     """Modules (by position) shifted by so many K (n,); per-row figures of the modules follow."""
     if rows.module_temp_dc is None:
@@ -368,11 +368,13 @@ def _hot_pack(rows: Rows, car: Car, fault: Injection) -> Rows:
         middle = (rows.t_s[first] + rows.t_s[last]) / 2
         shape = np.interp(rows.t_s, middle + np.array([-300 - ramp, -300, 300, 300 + ramp]), [0, 1, 1, 0])
         share = np.maximum(share, shape * _between(rows, first, last, -np.inf, np.inf))
-    temps = np.nan_to_num(_masked(rows.module_temp_dc) / 10, nan=fault.size)
-    missing = np.maximum(fault.size - temps, 0.0)
+    delivered = _masked(rows.module_temp_dc) / 10
+    missing = np.maximum(fault.size - np.nan_to_num(delivered, nan=fault.size), 0.0)
+    # a sensor that never moves is padding: there is nothing in it to heat
+    is_there = np.fmax.reduce(delivered, axis=0) > np.fmin.reduce(delivered, axis=0)
     others = {
         i: share * np.minimum(0.92 * missing[:, at], np.maximum(missing[:, i] - 2.0, 0.0))
-        for i in range(temps.shape[1])
+        for i in np.flatnonzero(is_there).tolist()
         if i != at
     }
     return _with_modules(rows, fault, {**others, at: share * missing[:, at]})

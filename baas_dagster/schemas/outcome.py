@@ -34,7 +34,7 @@ class Outcome:
     """One check on one table and partition."""
 
     check_name: str
-    severity: Severity
+    severity: str  # a Severity; of counted values (int_value_count) their kind
     is_passed: bool
     rows_checked: int
     rows_failed: int

@@ -8,10 +8,15 @@
     case when {{ column }} not in (-40, 215, 471) and not coalesce(lacks_{{ column }}, false) then {{ column }} end
 {%- endmacro %}
 
-{# SoC 0 or above 100 on a pack whose cells are alive is no value (DOMAIN 3). Without cells, only above 100 is. #}
+{# SoC 0 or above 100 on a pack whose cells are alive is no value (DOMAIN 3); how high alive cells stand goes by
+   chemistry. Without cells, only above 100 is. #}
 {% macro is_soc_no_value(column) -%}
     coalesce(
-        {{ column }} > 100 or ({{ column }} = 0 and cell_mean_mv > {{ var('soc_alive_cell_mv') }}),
+        {{ column }} > 100
+        or (
+            {{ column }} = 0
+            and cell_mean_mv > case when is_lfp then {{ var('soc_alive_lfp_mv') }} else {{ var('soc_alive_cell_mv') }} end
+        ),
         false
     )
 {%- endmacro %}

@@ -7,21 +7,18 @@ from pathlib import Path
 import pytest
 
 from baas_dagster.resources import _dbt_paths, _quiet_dbt
-from baas_dagster.runs import Asked
+from baas_dagster.settings import Settings
 from tests.conftest import Homes
 
 
 def test_dbt_unit_tests_and_data_tests_pass(
-    homes: Homes, tiny: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    homes: Homes, ran: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.adapters.factory import reset_adapters
     from dbt.cli.main import dbtRunner
 
-    home = homes.new(tiny[0])
-    with homes.chain(home) as chain:
-        assert chain.run(Asked()).errors == []
-    _quiet_dbt(home)
+    _quiet_dbt(homes.copy(ran))
     try:
         outcome = dbtRunner().invoke(["--quiet", "test", *_dbt_paths(tmp_path / "target")])
     finally:

@@ -62,8 +62,10 @@ judged as (
             false
         ) as is_reset_inside,
         coalesce(
-            charged_first_ah < charged_before_ah - {{ var('counter_reset_ah') }}
-            or discharged_first_ah < discharged_before_ah - {{ var('counter_reset_ah') }}
+            -- a counter that begins anew may read 0 first, which alone is no reading
+            coalesce(charged_first_ah, charged_last_ah) < charged_before_ah - {{ var('counter_reset_ah') }}
+            or coalesce(discharged_first_ah, discharged_last_ah)
+            < discharged_before_ah - {{ var('counter_reset_ah') }}
             or abs((charged_first_ah - charged_before_ah) - (discharged_first_ah - discharged_before_ah)) > jump_ah,
             false
         ) as is_reset_before

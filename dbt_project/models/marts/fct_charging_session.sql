@@ -387,7 +387,10 @@ select
         when methods.energy_method like 'integral%' then methods.energy_integral_kwh
     end as energy_kwh,
     case when methods.direction = 'out' then -1 else 1 end * case
-        when methods.energy_method like 'counter%' then coalesce(methods.charge_counter_ah, methods.charge_integral_ah)
+        when methods.energy_method like 'counter%' and methods.charge_counter_ah is not null
+            then methods.charge_counter_ah
+        -- over a silence that only the energy counter saw, the charge seen awake is not the session's
+        when methods.energy_method like 'counter%' and methods.is_integral_whole then methods.charge_integral_ah
         when methods.energy_method like 'integral%' then methods.charge_integral_ah
     end as charge_ah,
     methods.energy_method,

@@ -21,6 +21,7 @@ car as (
         cell_count,
         temp_sensor_count,
         insulation_cap_kohm,
+        chemistry = 'LFP' as is_lfp,
         nullif(unsupported_channels, 'none') as unsupported_channels,
         {%- for channel in var('zero_channels') %}
         position(' {{ channel }} ' in concat(' ', unsupported_channels, ' ')) > 0 as lacks_{{ channel }},
@@ -40,7 +41,8 @@ decided as (
         {%- endfor %}
         car.unsupported_channels,
         car.temp_sensor_count as decided_sensor_count,
-        car.insulation_cap_kohm
+        car.insulation_cap_kohm,
+        car.is_lfp
     from raw_bms
     left join layout_setting
         on raw_bms.device_no = layout_setting.device_no and raw_bms.layout_id = layout_setting.layout_id

@@ -20,6 +20,7 @@ from baas_dagster.anomaly.outcomes import (
     closing_dates,
     inspection_outcome,
     precision,
+    unreported,
     wilson,
 )
 
@@ -52,13 +53,38 @@ def told(*rows: dict[str, Any]) -> pl.DataFrame:
     schema = {
         "device_no": pl.String, "anomaly_id": pl.String, "code": pl.String, "severity": pl.Int32,
         "opened_at": pl.Datetime("us"), "closed_at": pl.Datetime("us"), "cell_no": pl.Int32, "module_no": pl.Int32,
-        "evidence": pl.String,
+        "evidence": pl.String, "closed_by": pl.String,
     }  # fmt: skip
     return pl.DataFrame(list(rows), schema=schema)
 
 
 def matched(*rows: dict[str, Any], episodes: list[dict[str, Any]]) -> dict[str, Any]:
     return inspection_outcome(reported(*rows), told(*episodes)).row(0, named=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_answered"),
+    [
+        (None, False),
+        (outcome("no_fault", "TEMP_HIGH", 8), True),
+        (outcome("replaced"), True),
+        (outcome("inconclusive", "TEMP_HIGH", 8), False),
+        (outcome("replaced", "TEMP_HIGH", 7), False),
+        (outcome("replaced", "INSULATION_LOW"), False),
+        (outcome("replaced", "TEMP_HIGH", 8, inspected_on=date(2024, 2, 1)), False),
+    ],
+)
+def test_a_severe_episode_that_closed_by_itself_waits_for_an_answer(
+    said: dict[str, Any] | None, is_answered: bool
+) -> None:
+    ended = {"closed_at": datetime(2024, 3, 1), "closed_by": "clear data"}
+    hot = episode("TEMP_HIGH", date(2024, 2, 10), 8, severity=3, anomaly_id="hot", **ended)
+    others = [
+        episode("TEMP_HIGH", date(2024, 2, 10), 5, severity=2, **ended),
+        episode("TEMP_RISE", date(2024, 2, 10), 3, severity=3),
+        episode("TEMP_RISE", date(2024, 2, 10), 4, severity=3, closed_at=datetime(2024, 3, 11), closed_by="outcome"),
+    ]
+    assert unreported(reported(*[said] if said else []), told(hot, *others)) == ([] if is_answered else ["hot"])
 
 
 def test_lead_time_counts_from_the_first_episode_of_what_was_found() -> None:

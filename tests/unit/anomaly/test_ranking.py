@@ -97,6 +97,23 @@ def test_a_healthy_fleet_has_an_empty_list() -> None:
     assert inspection_queue(frame(), exposed(), seen(), AS_OF).is_empty()
 
 
+def test_what_was_severe_and_closed_by_itself_stays_on_the_list_until_somebody_looks() -> None:
+    burnt = episode("B", "FAULT_OR_SENSOR", 3, closed_at=datetime(2024, 3, 20), closed_by="clear data", score=9.0)
+    mild = episode("M", severity=1)
+    grave = episode("G", severity=2)
+    assert order(ranked(burnt, grave, mild).filter("is_listed")) == ["G", "M"]
+    found = ranking(frame(burnt, grave, mild), exposed(), seen("B", "G", "M"), AS_OF, QUEUE, [burnt["anomaly_id"]])
+    assert sorted(order(found.filter("is_listed"))) == ["B", "G", "M"]
+    assert order(found)[0] == "G", "behind what is open and worse"
+    row = found.row(by_predicate=pl.col("device_no") == "B", named=True)
+    assert (row["top_severity"], row["is_bypass"]) == (1, False)
+    assert "was severity 3 from 2024-03-01 to 2024-03-20, closed by itself, no inspection reported" in row["reasons"]
+    assert "점검 보고 없음" in row["reasons_ko"]
+    at = AS_OF + timedelta(days=QUEUE.unreported_days)
+    later = ranking(frame(burnt), exposed(), seen("B", B={"last_seen_at": at}), at, QUEUE, [burnt["anomaly_id"]])
+    assert not later["is_listed"].any()
+
+
 def test_the_score_is_the_sum_of_its_published_components() -> None:
     found = ranked(
         episode("A", severity=3, score=2.7, growth_per_day=0.013),

@@ -104,6 +104,7 @@ def sessions(
             "soc_start_pct": [30.0] * n,
             "soc_end_pct": [30.0 + delta_pct] * n,
             "charge_ah": [capacity_ah * delta_pct / 100] * n,
+            "charge_counter_ah": [capacity_ah * delta_pct / 100] * n,
             "energy_method": ["counter"] * n,
             "step_soc_first_pct": [30.5] * n,
             "step_soc_last_pct": [30.0 + delta_pct] * n,
