@@ -37,7 +37,7 @@ def main() -> int:
     for category in (BetaWarning, PreviewWarning):
         warnings.simplefilter("ignore", category)
     from acceptance import anomalies, battery, chain
-    from acceptance.page import misses, put, render
+    from acceptance.page import IMAGES, misses, put, render
     from acceptance.runs import Runs
 
     accepts = {"chain": chain.accept, "battery": battery.accept, "anomalies": anomalies.accept}
@@ -50,6 +50,9 @@ def main() -> int:
             page = put(page, part, render(part, sections, asked.seed, time.monotonic() - started))
             asked.out.parent.mkdir(parents=True, exist_ok=True)
             asked.out.write_text(page, encoding="utf-8")
+            for plot in (plot for section in sections for plot in section.plots):
+                (asked.out.parent / IMAGES).mkdir(exist_ok=True)
+                plot.draw(asked.out.parent / IMAGES / plot.name)
             for title, figure in misses(sections):
                 print(f"MISSED {part}: {title}: {figure.name}: {figure.measured} (target {figure.target})")
     print(f"written: {asked.out}")

@@ -11,14 +11,16 @@ from typing import Any
 
 import polars as pl
 
-from acceptance.figures import Figure, Section
+from acceptance.figures import Figure, Plot, Section
+from acceptance.plots import plot_bench
 from acceptance.runs import Ran, Runs, Snapshot
+from acceptance.slow_faults import SlowBench, slow_bench
 from baas_dagster.faultbench.baselines import auroc, gbt_score, spread_score
 from baas_dagster.faultbench.bench import BenchResult, Plan
 from baas_dagster.faultbench.inject import ROW_CODES
 from baas_dagster.faults_injected import bench_home, rows_of_home, staged_home
 
-__all__ = ["accept", "bench_section", "fleet_section", "healthy_section"]
+__all__ = ["accept", "bench_section", "fleet_section", "healthy_section", "slow_section"]
 
 _FOUND_AT = {1.0: 0.5, 2.0: 0.95}
 """Share that must be found at a strength (issue)."""
@@ -39,7 +41,8 @@ def accept(runs: Runs) -> list[Section]:
     ill = faulty.truth["truth_fault"]["device_no"].unique().to_list()
     healthy = sorted(set(faulty.truth["truth_device"]["device_no"]) - set(ill))
     plan = Plan(codes=ROW_CODES, count=_COUNT, seed=runs.seed)
-    sections.append(bench_section(bench_home(faulty.snapshot.settings, plan, healthy)))
+    by_rows, slow = bench_home(faulty.snapshot.settings, plan, healthy), slow_bench(runs.seed, _COUNT)
+    sections += [bench_section(by_rows, slow.summary), slow_section(slow)]
     sections += [healthy_section(name, runs.fleet(name)) for name in ("fine", "coarse")]
     real = runs.real_logs()
     if real is not None:
@@ -177,38 +180,59 @@ def _aurocs(section: Section, ran: Ran, queue: pl.DataFrame, ill: set[str]) -> N
     ]  # fmt: skip
 
 
-def bench_section(result: BenchResult) -> Section:
-    """Faults put into healthy logs: share found, item right, delay."""
+def bench_section(result: BenchResult, slow: pl.DataFrame) -> Section:
+    """Faults put into healthy logs: share found, item right, delay. ``slow``: what the plot shows beside them."""
     section = Section(
         "Fault bench: faults of a fixed size in healthy logs of `faulty`",
         "Strengths are multiples of the reference sizes (0.5, 1, 2, 4), never of a detector's own setting. Found: an "
         "episode of the code that the untouched logs do not have, after the onset.",
     )
-    for row in result.summary.iter_rows(named=True):
-        code, strength = row["code"], row["strength"]
-        name = f"{code}{' ' + row['variant'] if row['variant'] else ''}"
-        name += "" if strength is None else f" at {strength:g} x"
-        target = _FOUND_AT.get(strength, 0.95 if strength is None else None)
-        found, right, delay = row["found_share"], row["right_share"], row["delay_days"]
-        wait = _DELAY_D.get(code, _DELAY_OTHERS_D)
-        met, told = None, []
-        if target is not None:
-            met = found >= target
-            told.append(f">= {target:.0%}")
-        if strength is None or strength >= _STRONG:
-            if right is not None:
-                met = (met is not False) and right >= _RIGHT
-                told.append(f"item >= {_RIGHT:.0%}")
-            if delay is not None:
-                met = (met is not False) and delay <= wait
-                told.append(f"<= {wait} d")
-        measured = f"{found:.0%} of {row['n']}"
-        measured += "" if right is None else f", item {right:.0%}"
-        measured += "" if delay is None else f", {delay:g} d"
-        section.figures.append(Figure(name, ", ".join(told), measured, met))
+    section.figures += [_bench_figure(row) for row in result.summary.iter_rows(named=True)]
     _false(section, result.untouched, result.car_months)
     section.detail("Cars that got no fault of a code", result.unjudged)
+    summary = pl.concat([result.summary.select(slow.columns), slow], how="vertical_relaxed")
+    section.plots.append(
+        Plot("fault_bench.png", "Share of faults found by strength", lambda to: plot_bench(summary, to))
+    )
     return section
+
+
+def slow_section(result: SlowBench) -> Section:
+    """Faults that take months to show."""
+    section = Section(
+        "Fault bench: counters and fade, in cars simulated as awake periods and sessions",
+        "The fault begins in the middle of a month (fade: after a year); audit, slope and detector are those of the "
+        "platform. Delays are days from the onset to the end of the month that shows it: a month is the window. "
+        "A fade of 4 % a year is 0.15 points in 14 days, which no estimate of capacity shows.",
+    )
+    section.figures += [_bench_figure(row) for row in result.summary.iter_rows(named=True)]
+    _false(section, result.false, result.car_months)
+    return section
+
+
+def _bench_figure(row: dict[str, Any]) -> Figure:
+    """Code, variant and strength against what the issue asks."""
+    code, strength = row["code"], row["strength"]
+    name = f"{code}{' ' + row['variant'] if row['variant'] else ''}"
+    name += "" if strength is None else f" at {strength:g} x"
+    target = _FOUND_AT.get(strength, 0.95 if strength is None else None)
+    found, right, delay = row["found_share"], row["right_share"], row["delay_days"]
+    wait = _DELAY_D.get(code, _DELAY_OTHERS_D)
+    met, told = None, []
+    if target is not None:
+        met = found >= target
+        told.append(f">= {target:.0%}")
+    if strength is None or strength >= _STRONG:
+        if right is not None:
+            met = (met is not False) and right >= _RIGHT
+            told.append(f"item >= {_RIGHT:.0%}")
+        if delay is not None:
+            met = (met is not False) and delay <= wait
+            told.append(f"<= {wait} d")
+    measured = f"{found:.0%} of {row['n']}"
+    measured += "" if right is None else f", item {right:.0%}"
+    measured += "" if delay is None else f", {delay:g} d"
+    return Figure(name, ", ".join(told), measured, met)
 
 
 def real_section(published: Snapshot) -> Section:

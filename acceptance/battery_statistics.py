@@ -28,7 +28,7 @@ from baas_dagster.settings import DBT_PROJECT
 from baas_dagster.simulator.longterm import FADES, LongCars, LongHistory, draw_long_cars, live
 from baas_dagster.simulator.packs import PACK_ORDER, PACKS, PackType
 
-__all__ = ["statistics_sections"]
+__all__ = ["estimated", "month_names", "statistics_sections"]
 
 CARS = 400  # per pack type (issue)
 MONTHS = 36
@@ -65,7 +65,8 @@ def _chemistry(pack: PackType) -> str:
     return "LFP" if pack.chemistry == "LFP" else "NMC"
 
 
-def _month_names(months: int) -> list[str]:
+def month_names(months: int) -> list[str]:
+    """The first months of the simulated histories, YYYY-MM."""
     begin = np.datetime64(FIRST, "M")
     return [str(begin + np.timedelta64(i, "M")) for i in range(months)]
 
@@ -109,7 +110,7 @@ def _judge(
     cars: LongCars, history: LongHistory, lent: dict[int, list[pl.DataFrame]], outside: Curve, months: int
 ) -> _Result:
     """Learn each car's curve and estimate as the platform does."""
-    names = _month_names(months)
+    names = month_names(months)
     asked = names[EVERY - 1 :: EVERY]
     periods = {str(key[0]): part for key, part in history.periods.group_by("device_no")}
     sessions = {str(key[0]): part for key, part in history.sessions.group_by("device_no")}
@@ -120,7 +121,7 @@ def _judge(
         seen = pl.concat([rests.filter(pl.col("measured_month") <= until), *lent.get(int(cars.type_no[i]), [])])
         curve = learn(seen.with_columns(pack_type=pl.lit(cars.pack.name)), outside.chemistry, cars.pack.name, outside)
         used = curve or outside
-        rows.append(_estimated(cars, device, rests, sessions.get(device), used, asked, periods[device]))
+        rows.append(estimated(cars, device, rests, sessions.get(device), used, asked, periods[device]))
         if curve is not None:
             quality.append(
                 pl.DataFrame([{"pack_type": cars.pack.name, **_curve_error(cars, i, curve), **curve.quality}])
@@ -153,7 +154,7 @@ def _true_slope(truth: pl.DataFrame) -> pl.Series:
     ).sort("index")["slope"]  # fmt: skip
 
 
-def _estimated(
+def estimated(
     cars: LongCars,
     device: str,
     rests: pl.DataFrame,
@@ -162,6 +163,7 @@ def _estimated(
     months: list[str],
     periods: pl.DataFrame,
 ) -> pl.DataFrame:
+    """Rows of ``fct_soh_monthly`` of one simulated car, from its rests and sessions as the platform makes them."""
     found = [] if sessions is None else [charge_estimates(sessions)]
     if curve is not None:
         found.append(rest_pair_estimates(rests, curve))
@@ -234,7 +236,7 @@ def _slopes(table: pl.DataFrame, packs: Sequence[str]) -> Section:
         "`slope_data`: this car's data of 12 months alone. The fast cars lose 6 points a year, the normal ones "
         "2 +- 0.6, knee cars 1.5 until some month after the tenth.",
     )
-    month = _month_names(12)[-1]
+    month = month_names(12)[-1]
     known = table.filter(pl.col("slope_data_pct_per_year").is_not_null())
     with_ocv = known.filter(~pl.col("pack_type").str.starts_with("lfp"))
     at = with_ocv.filter(pl.col("measured_month") == month)
@@ -361,7 +363,7 @@ def _one_type(
     if with_release:
         seen = pl.concat(rests.values()).with_columns(pack_type=pl.lit(cars.pack.name))
         curve = learn(seen, outside.chemistry, cars.pack.name, outside) or outside
-    months = _month_names(12)[2::3]
-    rows = [_estimated(cars, d, rests[d], sessions.get(d), curve, months, periods[d]) for d in cars.device_no]
+    months = month_names(12)[2::3]
+    rows = [estimated(cars, d, rests[d], sessions.get(d), curve, months, periods[d]) for d in cars.device_no]
     truth = history.truth.rename({"soh_pct": "true_pct"})
     return pl.concat(rows).join(truth, on=["device_no", "measured_month"])

@@ -34,12 +34,20 @@ _STREAM = 77
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a car's current sensor, from the beginning of a month of its history on (0: always)."""
+    """What is wrong with a car's current sensor or counters, from a day of a month of its history on (0, 0: always)."""
 
     name: str
     asymmetry: float = 0.0
     offset_a: float = 0.0
     from_month: int = 0
+    from_day: int = 0
+    is_reset: bool = False  # the counters begin anew, once
+
+    @property
+    def onset_at(self) -> datetime:
+        """When it begins."""
+        year, month = divmod(self.from_month, 12)
+        return datetime(_START.year + year, 1 + month, 1) + timedelta(days=self.from_day)
 
 
 def _second(at: datetime) -> int:
@@ -130,7 +138,9 @@ def drive_months(index: int, months: int, seed: int, fault: Fault) -> tuple[Car,
         month = (begin.year - _START.year) * 12 + begin.month - _START.month
         if month >= months:
             return car, life.rows
-        wrong = sign * (month >= fault.from_month)
+        wrong = sign * (begin >= fault.onset_at)
+        if fault.is_reset and begin == fault.onset_at:
+            state.charged_ah = state.discharged_ah = state.charged_kwh = 0.0
         offset = car.current_offset_a + wrong * fault.offset_a
         asymmetry = wrong * fault.asymmetry
         if rng.uniform() < 0.12:  # stands all day

@@ -5,11 +5,13 @@ Belongs here: the shape of a result. Does not belong here: how anything is measu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
-__all__ = ["Detail", "Figure", "Section"]
+__all__ = ["Detail", "Figure", "Plot", "Section"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,15 @@ class Detail:
     rows: pl.DataFrame
 
 
+@dataclass(frozen=True)
+class Plot:
+    """A picture that stands beside the page: file name, what it shows, and what draws it into a file."""
+
+    name: str
+    shows: str
+    draw: Callable[[Path], None]
+
+
 @dataclass
 class Section:
     """The figures of one fleet or one set of logs."""
@@ -41,6 +52,7 @@ class Section:
     about: str
     figures: list[Figure] = field(default_factory=list)
     details: list[Detail] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
 
     def detail(self, title: str, rows: pl.DataFrame) -> None:
         """Add a table, unless it is empty."""

@@ -13,7 +13,10 @@ import polars as pl
 
 from acceptance.figures import Figure, Section
 
-__all__ = ["TITLES", "misses", "put", "render"]
+__all__ = ["IMAGES", "TITLES", "misses", "put", "render"]
+
+IMAGES = "img"
+"""Folder of the plots, beside the page."""
 
 TITLES = {
     "chain": "Chain: from delivery to published mileage",
@@ -69,6 +72,8 @@ def render(part: str, sections: Sequence[Section], seed: int, took_s: float) -> 
         if section.figures:
             lines += ["| figure | target | measured | |", "|---|---|---|---|"]
             lines += [f"| {f.name} | {f.target} | {f.measured} | {_VERDICT[f.is_met]} |" for f in section.figures]
+        for plot in section.plots:
+            lines += ["", f"![{plot.shows}]({IMAGES}/{plot.name})"]
         for detail in section.details:
             lines += ["", f"{detail.title}:", "", *_table(detail.rows)]
     return "\n".join(lines) + "\n"

@@ -52,3 +52,11 @@ def test_healthy_cars_are_not_flagged(audited: pl.DataFrame) -> None:
     assert healthy["verdict"].unique().to_list() == ["ok"]
     inside = healthy.select(pl.col("charge_balance_ratio").is_between("charge_balance_lo", "charge_balance_hi").all())
     assert inside.item()
+
+
+def test_counters_that_begin_anew_fall_once_and_rise_from_there() -> None:
+    fault = Fault("reset", from_month=1, from_day=14, is_reset=True)
+    rows = pl.DataFrame(drive_months(3, 3, 1, fault)[1], infer_schema_length=None)
+    for column in ("charged_total_first_ah", "discharged_total_first_ah"):
+        falls = rows.filter(pl.col(column) < pl.col(column).shift(1))
+        assert falls["from_at"].dt.date().to_list() == [fault.onset_at.date()]
