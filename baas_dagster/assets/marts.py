@@ -58,12 +58,17 @@ class _Translator(DagsterDbtTranslator):
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
         """A staging view reads the lake through a macro that dbt cannot see: its raw partition is upstream.
 
-        It reads the device's decisions too, but is not declared below them: a device maps to all months there are, so
-        a backfill of two months would run all of them. That a decision changed is seen by the fingerprints.
+        What is local may read the device's decisions, but is not declared below them: a device maps to all months there
+        are, so a backfill of two months would run all of them. That a decision changed is seen by the fingerprints.
         """
         spec = super().get_asset_spec(manifest, unique_id, project)
         upstream = {"stg_bms": "raw_bms", "stg_gps": "raw_gps"}.get(spec.key.to_user_string())
-        return spec if upstream is None else spec.replace_attributes(deps=[dg.AssetDep(upstream)])
+        if upstream is not None:
+            return spec.replace_attributes(deps=[dg.AssetDep(upstream)])
+        if "local" in manifest["nodes"].get(unique_id, {}).get("tags", ()):
+            decided = dg.AssetKey("device_decision")
+            return spec.replace_attributes(deps=[dep for dep in spec.deps if dep.asset_key != decided])
+        return spec
 
 
 def _specs(manifest: Mapping[str, Any], select: str) -> list[dg.AssetSpec]:

@@ -16,6 +16,7 @@ from baas_dagster.state import Unit, load, mark_failed
 from tests.conftest import Homes
 from tests.deliveries import bms_rows, psql, put_zip
 
+MULTI = dg.MultiPartitionsDefinition
 ONE, TWO = "01290002001", "01290002002"
 
 
@@ -163,6 +164,10 @@ def test_a_partition_that_was_never_delivered_stays_unknown(homes: Homes, one_ca
 
 def test_local_models_are_not_declared_below_the_decisions_of_all_months(homes: Homes) -> None:
     graph = build(homes.new()).definitions.get_repository_def().asset_graph
+    by_month = [key for key in graph.get_all_asset_keys() if isinstance(graph.get(key).partitions_def, MULTI)]
+    assert len(by_month) > 10
+    for key in by_month:
+        assert dg.AssetKey("device_decision") not in graph.get(key).parent_keys, key
     for name in ("stg_bms", "stg_gps"):
         parents = {key.to_user_string() for key in graph.get(dg.AssetKey(name)).parent_keys}
         assert parents == {name.replace("stg", "raw")}
