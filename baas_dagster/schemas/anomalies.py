@@ -44,7 +44,8 @@ ANOMALY_CHECKS: dict[str, pa.DataFrameSchema] = {
     "anomaly_evidence": pa.DataFrameSchema(
         {
             "detector": pa.Column(pl.String, pa.Check.isin(_DETECTORS, error="detector_known"), nullable=False),
-            "n": pa.Column(pl.Int32, pa.Check.ge(1, error="window_has_rows"), nullable=True),
+            # a day without what a window counts is a window too: it closes what is no longer seen
+            "n": pa.Column(pl.Int32, pa.Check.ge(0, error="window_count_not_negative"), nullable=True),
         },
         checks=[
             pa.Check(_in_month, error="window_ends_in_its_month"),

@@ -136,3 +136,12 @@ def test_a_named_partition_runs_alone(homes: Homes, tiny: tuple[Path, Path]) -> 
         settings, "select device_no, measured_month from fct_mileage_monthly where distance_km is not null"
     )
     assert months.rows() == [("01290001001", "2023-01")]
+
+
+def test_no_check_fails_on_cars_of_which_nothing_is_wrong(ran: Settings) -> None:
+    with duckdb.connect(str(ran.publish / "fleet.duckdb"), read_only=True) as reader:
+        failed = reader.sql(
+            "select distinct table_name, check_name, severity from partition_quality "
+            "where severity in ('gate', 'hold', 'flag') and not is_passed order by all"
+        ).fetchall()
+    assert failed == []
