@@ -173,6 +173,9 @@ class TemperatureRules:
     jump_goes_on_k: float = 3.0  # K by which the step before or after goes the same way: heat, not a jump [prop]
     others_move_k: float = 5.0  # K by which the others moved on some day before one that did not counts as absent
     sensor_exists_k: float = 2.0  # K by which a sensor must have moved on some day to exist: two of its steps [prop]
+    sensor_moves_share: float = 0.01  # 1; of a month's rows off its usual value, below which it did not move: a sensor
+    # that lives is off it in most rows, padding with a glitch in a few [prop]
+    sensor_moves_days_share: float = 0.03  # 1; of the days, on which it must have moved (2 at least of 3 and more) [prop]
 
 
 # --- insulation -------------------------------------------------------------------------------------------------------

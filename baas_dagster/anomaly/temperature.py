@@ -7,6 +7,7 @@ Belongs here: everything that module sensors say. Does not belong here: temperat
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -48,15 +49,19 @@ def _windows(rows: Rows, car: Car, rules: Any) -> pl.DataFrame:
 
 
 def padding(module_temp_dc: I16, rules: TemperatureRules) -> NDArray[np.bool_]:
-    """(sensors,) True for a position of the list that reads one value throughout while others move.
+    """(sensors,) True for a position of the list that reads one value, but for a glitch, while others move.
 
     It must not be what others are compared with: most positions can be padding. Where little moves nobody can tell,
     and none is.
     """
     there = module_temp_dc != NO_VALUE
+    # padding is nearly all one value, so that some rows tell which
+    usual = np.median(module_temp_dc[:: max(1, len(module_temp_dc) // 1_000)], axis=0)
+    off = ((module_temp_dc != usual) & there).sum(axis=0)
     high = np.where(there, module_temp_dc, np.int16(-32_000)).max(axis=0, initial=-32_000)
     low = np.where(there, module_temp_dc, np.int16(32_000)).min(axis=0, initial=32_000)
-    return _stand_still((high.astype(np.float64) - low) / 10, high >= low, rules)
+    moved = np.where(off < rules.sensor_moves_share * there.sum(axis=0), 0.0, (high.astype(np.float64) - low) / 10)
+    return _stand_still(moved, high >= low, rules)
 
 
 def _stand_still(moved: F64, known: NDArray[np.bool_], rules: TemperatureRules) -> NDArray[np.bool_]:
@@ -217,7 +222,7 @@ def _jumps(rows: Rows, temps: F64, middle: F64, rules: TemperatureRules) -> Iter
 # --- STITCHED ---------------------------------------------------------------------------------------------------------
 def _readings(windows: pl.DataFrame, context: Context) -> pl.DataFrame:
     rules: TemperatureRules = context.rules.temperature
-    absent = _absent(_moved(windows), rules)
+    absent = _absent(_moved(windows, rules), rules)
     found: list[dict[str, Any]] = []
     found += _hottest(windows, rules, absent)
     for kind, code, lines in (
@@ -294,13 +299,18 @@ def _by_module(
                 }
 
 
-def _moved(windows: pl.DataFrame) -> dict[int, float]:
-    """Sensor -> the most it moved on a day, K."""
-    moved: dict[int, float] = {}
+def _moved(windows: pl.DataFrame, rules: TemperatureRules) -> dict[int, float]:
+    """Sensor -> what it moved on the day that counts, K: the one most moved, or of many days the next ones, so that a
+    glitch or two in the life of a car is no movement."""
+    by_sensor: dict[int, list[float]] = {}
     for values in windows.filter(pl.col("kind") == _RANGE)["values"].to_list():
         for i, value in enumerate(values):
             if value is not None:
-                moved[i + 1] = max(moved.get(i + 1, 0.0), value)
+                by_sensor.setdefault(i + 1, []).append(value)
+    moved = {}
+    for sensor, days in by_sensor.items():
+        nth = 1 if len(days) < 3 else max(2, math.ceil(rules.sensor_moves_days_share * len(days)))
+        moved[sensor] = sorted(days, reverse=True)[nth - 1]
     return moved
 
 
@@ -313,7 +323,7 @@ def _absent(moved: dict[int, float], rules: TemperatureRules) -> set[int]:
 
 def _sensors(windows: pl.DataFrame, rules: TemperatureRules) -> Iterator[dict[str, Any]]:
     """Sensors that stick or jump; one that never moved in the car's life does not exist and is none."""
-    moved = _moved(windows)
+    moved = _moved(windows, rules)
     days: list[dict[str, Any]] = windows.filter(pl.col("kind") == _RANGE).to_dicts()
     hits = windows.filter(pl.col("kind").is_in([_STUCK, _JUMP])).to_dicts()
     by_module: dict[int, list[dict[str, Any]]] = {}

@@ -29,6 +29,14 @@ def test_padding_of_any_number_and_value_is_no_module(pads: int, value_dc: int) 
     assert judged(temperature.DETECTOR, padded(rows(), pads, value_dc)) == []
 
 
+@pytest.mark.parametrize(("pads", "value_dc", "glitch_dc"), [(12, 0, 450), (2, 210, 990), (12, 600, 0)])
+def test_padding_that_glitches_is_still_no_module(pads: int, value_dc: int, glitch_dc: int) -> None:
+    given = padded(rows(), pads, value_dc)
+    assert given.module_temp_dc is not None
+    given.module_temp_dc[day_rows(3600, 3660)[:1], -pads:] = glitch_dc
+    assert judged(temperature.DETECTOR, given) == []
+
+
 @pytest.mark.parametrize("pads", [0, 12])
 def test_a_warm_module_is_found_whatever_pads_the_list(pads: int) -> None:
     given = rows()
