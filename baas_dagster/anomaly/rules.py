@@ -175,7 +175,9 @@ class TemperatureRules:
     sensor_exists_k: float = 2.0  # K by which a sensor must have moved on some day to exist: two of its steps [prop]
     sensor_moves_share: float = 0.01  # 1; of a month's rows off its usual value, below which it did not move: a sensor
     # that lives is off it in most rows, padding with a glitch in a few [prop]
-    sensor_moves_days_share: float = 0.03  # 1; of the days, on which it must have moved (2 at least of 3 and more) [prop]
+    sensor_moves_days_share: float = (
+        0.03  # 1; of the days, on which it must have moved (2 at least of 3 and more) [prop]
+    )
 
 
 # --- insulation -------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from baas_dagster.assets.common import (
     set_scope,
     write_quality,
 )
-from baas_dagster.assets.marts import raw_files
+from baas_dagster.assets.marts import raw_files, run_dbt
 from baas_dagster.battery.curve import SOC_PCT
 from baas_dagster.checks import check_spec, report
 from baas_dagster.partitions import DEVICES, PARTITIONS, PartitionId
@@ -143,7 +143,7 @@ def anomaly_evidence(
             if not is_staged:
                 set_scope(connection, parts, files)
         if not is_staged:
-            dbt.run(["stg_bms"])
+            run_dbt(dbt, warehouse, settings, Unit.EVIDENCE, ["stg_bms"], keys)
         with warehouse.open() as connection:
             known = cars(connection)
             for part, table in staged(connection, expected_rows(connection, parts)):

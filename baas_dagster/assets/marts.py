@@ -26,7 +26,7 @@ from baas_dagster.settings import Settings, sql_vars
 from baas_dagster.state import Unit, load, mark, mark_failed
 from baas_dagster.telemetry.columns import TableKind
 
-__all__ = ["build_health_models", "build_local_models", "build_mart_models", "odometer_chain", "raw_files"]
+__all__ = ["build_health_models", "build_local_models", "build_mart_models", "odometer_chain", "raw_files", "run_dbt"]
 
 _LOCAL = "tag:local"
 _STITCHED = "tag:stitched"
@@ -85,7 +85,7 @@ def _models(context: dg.AssetExecutionContext, manifest: Mapping[str, Any]) -> l
     return [name for name in names if name in selected]
 
 
-def _run_dbt(
+def run_dbt(
     dbt: Dbt, warehouse: Warehouse, settings: Settings, unit: Unit, models: Sequence[str], keys: Sequence[str]
 ) -> Mapping[str, float]:
     """Run dbt; when it fails, the units of this run are recorded as failed with dbt's words."""
@@ -135,7 +135,7 @@ def build_local_models(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
         with warehouse.locked(), step(progress, "local pieces", len(parts), "partitions"):
             with warehouse.open() as connection:
                 set_scope(connection, parts, raw_files(connection, lake, parts))
-            _run_dbt(dbt, warehouse, settings, Unit.LOCAL, models, keys)
+            run_dbt(dbt, warehouse, settings, Unit.LOCAL, models, keys)
             with warehouse.open() as connection:
                 counts = _counted(connection, manifest, models, "device_no || '|' || measured_month")
                 if "int_value_count" in models:
@@ -283,7 +283,7 @@ def _device_models(name: str, manifest: Mapping[str, Any], select: str, unit: Un
             with warehouse.open() as connection:
                 known = load(connection, settings).partitions
                 set_scope(connection, [p for p in known if p.device_no in set(devices)], {})
-            _run_dbt(dbt, warehouse, settings, unit, models, devices)
+            run_dbt(dbt, warehouse, settings, unit, models, devices)
             with warehouse.open() as connection:
                 counts = _counted(connection, manifest, models, "device_no")
                 outcomes = _check(connection, models, devices)
