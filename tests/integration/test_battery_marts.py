@@ -19,8 +19,8 @@ DAYS = 12
 OHM = 0.1
 AH = 100.0
 
-PLAIN, NO_COUNTERS, NO_CELLS, FLAT_SOC, MINUTE, SWAPPED, PADDED, GPS_ONLY, SLOW_CLOCK = (
-    f"0129000{number}" for number in range(4001, 4010)
+PLAIN, NO_COUNTERS, NO_CELLS, FLAT_SOC, MINUTE, SWAPPED, PADDED, GPS_ONLY, SLOW_CLOCK, SMALLER = (
+    f"0129000{number}" for number in range(4001, 4011)
 )
 
 
@@ -81,6 +81,14 @@ def _swapped(number: int, row: Row) -> Row:
     return row | {name: f"{float(str(row[name])) % 100 + 5:.1f}" for name in names}
 
 
+def _smaller(number: int, row: Row) -> Row:
+    """A pack of 90 cells and 80 Ah from the middle on; the counters of the BMS go on."""
+    if number < DAYS * 361:
+        return row
+    soc = 50 + 1.25 * (float(str(row["soc"])) - 50)
+    return row | {"soc": f"{soc:.1f}", "cell_volt_list": ",".join(str(row["cell_volt_list"]).split(",")[:90])}
+
+
 CARS: dict[str, Callable[[int, Row], Row]] = {
     PLAIN: lambda _, row: row,
     NO_COUNTERS: _without("cumul_current_chrgd", "cumul_current_dischrgd", "cumul_pw_chrgd", "cumul_pw_dischrgd"),
@@ -89,6 +97,7 @@ CARS: dict[str, Callable[[int, Row], Row]] = {
     MINUTE: lambda _, row: row,
     SWAPPED: _swapped,
     PADDED: lambda _, row: row | {"mod_temp_list": "8,9,8,0,0,215"},
+    SMALLER: _smaller,
     SLOW_CLOCK: lambda number, row: row | {"op_time": f"{9e5 + number:.0f}"},
 }
 
@@ -179,6 +188,16 @@ def test_another_pack_in_mid_month_is_a_reset_and_no_drift(published: Settings) 
     assert verdict == "reset"
     assert "began anew" in reason
     assert "balance" not in reason
+
+
+def test_a_pack_of_other_cells_in_mid_month_is_estimated_by_itself(published: Settings) -> None:
+    estimates = rows_of(published, "fct_capacity_estimate", SMALLER).filter(pl.col("method") == "charge")
+    by_pack = dict(estimates.group_by("pack_epoch").agg(pl.col("capacity_ah").median()).iter_rows())
+    assert by_pack == {0: pytest.approx(AH, rel=0.03), 1: pytest.approx(0.8 * AH, rel=0.03)}
+    same = rows_of(published, "fct_capacity_estimate", PLAIN)
+    assert set(same["pack_epoch"]) == {0}
+    month = rows_of(published, "fct_soh_monthly", SMALLER)
+    assert month["pack_epoch"].to_list() == [1], "the month is the pack's that it ends with"
 
 
 def test_sensors_that_pad_do_not_cool_the_pack(published: Settings) -> None:
