@@ -124,17 +124,25 @@ def _show_battery_against_truth(settings: Settings) -> None:
             {"truth": str(settings.root / "truth")},
         ).fetchall()
         (site_count,) = reader.execute("select count(*) from dim_site").fetchall()[0]
-    table = Table(
-        "device", "SoH %", "90 % interval", "truth", "method", "AC kWh", "truth", "DC kWh", "truth", "kWh/100 km",
+    # two tables: one of all columns is cut on a terminal of 80
+    health = Table("device", "SoH %", "90 % interval", "truth", "method", title="Battery beside the truth")
+    energy = Table(
+        "device",
+        "AC kWh",
         "truth",
-        title="Battery, charging and driving beside the truth",
-    )  # fmt: skip
+        "DC kWh",
+        "truth",
+        "kWh/100 km",
+        "truth",
+        title="Charging and driving beside the truth",
+    )
     for device, soh, lo, hi, method, true_soh, *flows in rows:
         interval = "" if lo is None else f"{lo:.1f}-{hi:.1f}"
-        numbers = ["" if v is None else f"{v:,.1f}" for v in flows]
         shown = "not identifiable" if soh is None else f"{soh:.1f}"
-        table.add_row(device, shown, interval, f"{true_soh:.1f}", method or "", *numbers)
-    console.print(table)
+        health.add_row(device, shown, interval, f"{true_soh:.1f}", method or "")
+        energy.add_row(device, *("" if v is None else f"{v:,.1f}" for v in flows))
+    console.print(health)
+    console.print(energy)
     known = [row for row in rows if row[1] is not None]
     inside = sum(row[2] <= row[5] <= row[3] for row in known)
     console.print(
