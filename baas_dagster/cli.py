@@ -336,15 +336,13 @@ def faultbench(
             errors.print(f"{what}: {done}{f' of {of}' if of else ''}", highlight=False)
 
     found = bench_home(settings, Plan(count=count, seed=seed), device, told)
-    table = Table(
-        "code", "variant", "strength", "n", "found", "right", "delay d", "severity >= 2", title="Faults injected"
-    )
+    table = Table("fault", "strength", "n", "found", "right", "delay d", "severity >= 2", title="Faults injected")
     for row in found.summary.iter_rows(named=True):
         shares = ["" if row[k] is None else f"{row[k]:.0%}" for k in ("found_share", "right_share")]
         strength = "" if row["strength"] is None else f"{row['strength']:g} x"
         delay = "" if row["delay_days"] is None else f"{row['delay_days']:g}"
         table.add_row(
-            row["code"], row["variant"], strength, str(row["n"]), *shares, delay, f"{row['severe_share']:.0%}"
+            f"{row['code']} {row['variant']}", strength, str(row["n"]), *shares, delay, f"{row['severe_share']:.0%}"
         )
     console.print(table)
     console.print(

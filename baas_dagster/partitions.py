@@ -36,7 +36,21 @@ __all__ = [
 
 KST = ZoneInfo("Asia/Seoul")
 
-DEVICES = dg.DynamicPartitionsDefinition(name="devices")
+
+class _Devices(dg.DynamicPartitionsDefinition):
+    """Devices, registered as they are delivered. A range is looked up in one query of the instance instead of three:
+    Dagster asks for the range of a run at every event and every piece of metadata."""
+
+    def get_partition_keys_in_range(self, partition_key_range: dg.PartitionKeyRange) -> Sequence[str]:
+        """The keys from the first to the last, both included, in the order of their registration."""
+        start, end = partition_key_range.start, partition_key_range.end
+        keys = list(self.get_partition_keys())
+        if start not in keys or end not in keys:
+            return super().get_partition_keys_in_range(partition_key_range)  # which says what is wrong
+        return keys[keys.index(start) : keys.index(end) + 1]
+
+
+DEVICES = _Devices(name="devices")
 MONTHS = dg.TimeWindowPartitionsDefinition(
     # the running month is delivered too, hence end_offset
     start=FIRST_MONTH,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from baas_dagster.cli import app
+from baas_dagster.partitions import DEVICES as ALL_DEVICES
 from baas_dagster.partitions import MONTHS as ALL_MONTHS
 from baas_dagster.partitions import PARTITIONS, PartitionId, is_device_no, month_span, rectangles, runs_of
 from baas_dagster.settings import FIRST_MONTH, Settings
@@ -97,3 +99,13 @@ def test_rectangles_cover_exactly_what_was_asked(
         assert (block[-1].device_no, block[-1].measured_month) == (devices[-1], months[-1])
         if len(block) > 1:
             assert sum(weight[p] for p in block) <= 120 or len(months) == 1 or len(devices) == 1
+
+
+def test_a_range_of_devices_follows_their_registration_and_an_unknown_one_is_refused() -> None:
+    one, two, three = "01290000003", "01290000001", "01290000002"
+    with dg.DagsterInstance.ephemeral() as instance, dg.partition_loading_context(dynamic_partitions_store=instance):
+        instance.add_dynamic_partitions(str(ALL_DEVICES.name), [one, two, three])
+        assert list(ALL_DEVICES.get_partition_keys_in_range(dg.PartitionKeyRange(two, three))) == [two, three]
+        assert list(ALL_DEVICES.get_partition_keys_in_range(dg.PartitionKeyRange(one, one))) == [one]
+        with pytest.raises(dg.DagsterInvalidInvocationError, match="01290009999"):
+            ALL_DEVICES.get_partition_keys_in_range(dg.PartitionKeyRange(one, "01290009999"))
