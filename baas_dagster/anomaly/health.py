@@ -190,7 +190,11 @@ def _counters(rows: list[_Row], rules: HealthRules) -> Iterator[_Row]:
         drift = max(off_pct, line) if verdict == "drift" else 0.0
         yield _reading("COUNTER_DRIFT", month, drift, (line, None, None), detail=detail if drift else None)
         reset = 1.0 if verdict == "reset" else 0.0
-        yield _reading("COUNTER_RESET", month, reset, (1.0, None, None), detail=detail if reset else None)
+        reading = _reading("COUNTER_RESET", month, reset, (1.0, None, None), detail=detail if reset else None)
+        # a reset is an event: it is known when it is seen, not when its month ends
+        yield reading | (
+            {"from_at": row["reset_at"], "to_at": row["reset_at"]} if reset and row.get("reset_at") else {}
+        )
 
 
 def _gated(context: Context) -> Iterator[_Row]:

@@ -72,7 +72,7 @@ waking_month as (
 month_life as (
     select
         life_no,
-        bool_or(is_reset_before or is_reset_inside) as is_reset,
+        min(case when is_reset_before then from_at when is_reset_inside then to_at end) as reset_at,
         {{ fixed_sum('awake_h') }} as awake_h,
         {{ fixed_sum('case when is_first then 0e0 else silent_h end') }} as silent_h,
         {{ fixed_sum('charged_ah') }} as charged_ah,
@@ -243,7 +243,7 @@ months as (
     select
         numbered.device_no,
         numbered.measured_month,
-        bool_or(numbered.is_reset) as is_reset,
+        min(numbered.reset_at) as reset_at,
         max(numbered.life_no) as life_no,
         {{ fixed_sum('numbered.awake_h') }} as awake_h,
         {{ fixed_sum('numbered.charged_ah') }} as charged_ah,
@@ -274,7 +274,7 @@ figures as (
         spine.device_no,
         spine.measured_month,
         gated_month.gated_by,
-        months.is_reset,
+        months.reset_at,
         months.awake_h,
         months.charged_ah,
         months.discharged_ah,
@@ -351,9 +351,10 @@ select
     discharged_ah,
     awake_h,
     cast(coalesce(n, 0) as bigint) as n,
+    reset_at,
     case
         when gated_by is not null then 'insufficient'
-        when is_reset then 'reset'
+        when reset_at is not null then 'reset'
         when is_voltage_off or is_time_slow or is_beyond_healthy or is_changed then 'drift'
         when lacking is not null then 'insufficient'
         else 'ok'
@@ -363,7 +364,7 @@ select
         else nullif(
             concat_ws(
                 '; ',
-                case when is_reset then 'a counter began anew' end,
+                case when reset_at is not null then 'a counter began anew' end,
                 case when is_voltage_off then 'energy and charge imply a voltage outside the pack' end,
                 case when is_time_slow then 'operating time runs slower than the clock' end,
                 case

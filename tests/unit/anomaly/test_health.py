@@ -101,6 +101,22 @@ def test_a_fleet_too_small_has_no_baseline() -> None:
     assert learn(fleet, nothing) is None
 
 
+def test_a_reset_opens_when_it_is_seen_and_closes_after_clear_months() -> None:
+    at = datetime(2023, 2, 11, 8)
+    audit = [
+        {
+            "measured_month": m,
+            "verdict": "reset" if m == "2023-02" else "ok",
+            "reset_at": at if m == "2023-02" else None,
+        }
+        for m in MONTHS
+    ]
+    made = episodes(CAR, DETECTOR.readings(NOTHING, context(fct_counter_audit_monthly=audit)))
+    assert made["code"].to_list() == ["COUNTER_RESET"]
+    assert made["opened_at"].to_list() == [at]
+    assert made["closed_at"].null_count() == 0
+
+
 def test_verdicts_of_the_audit_and_gated_months_open_at_once_and_hide_nothing_alone() -> None:
     audit = [
         {
