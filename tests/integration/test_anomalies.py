@@ -22,14 +22,14 @@ HOT, LOW_CELL, NO_INSULATION, GLITCH, HEALTHY, FINE_STEPS, NO_CELLS, NO_TEMPS, P
 DAYS = 12
 
 
-def days_of(device: str, cells: int = CELLS) -> list[Row]:
+def days_of(device: str, cells: int = CELLS, start: datetime = datetime(2023, 1, 3)) -> list[Row]:
     """Twelve days with an hour's drive at eight and a charge at noon, rows every 20 s. Cells differ by up to 4 mV."""
     rows: list[Row] = []
     soc, km = 70.0, 1000.0
     for day in range(DAYS):
         for hour in (8, 12):
             for second in range(0, 3600, 20):
-                at = datetime(2023, 1, 3) + timedelta(days=day, hours=hour, seconds=second)
+                at = start + timedelta(days=day, hours=hour, seconds=second)
                 driving = hour == 8 and second >= 600
                 current = (-60.0, -5.0, -25.0)[second // 20 % 3] if driving else 0.0 if second < 600 else 26.0
                 soc += 100 * current * 20 / 3600 / 100
