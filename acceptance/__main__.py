@@ -37,7 +37,7 @@ def main() -> int:
     for category in (BetaWarning, PreviewWarning):
         warnings.simplefilter("ignore", category)
     from acceptance import anomalies, battery, chain
-    from acceptance.page import IMAGES, misses, put, render
+    from acceptance.page import IMAGES, image, misses, put, render
     from acceptance.runs import Runs
 
     accepts = {"chain": chain.accept, "battery": battery.accept, "anomalies": anomalies.accept}
@@ -47,12 +47,12 @@ def main() -> int:
         for part in [asked.part] if asked.part else _MADE:
             started = time.monotonic()
             sections = accepts[part](runs)
-            page = put(page, part, render(part, sections, asked.seed, time.monotonic() - started))
+            page = put(page, part, render(part, sections, asked.seed, time.monotonic() - started, asked.out.stem))
             asked.out.parent.mkdir(parents=True, exist_ok=True)
             asked.out.write_text(page, encoding="utf-8")
             for plot in (plot for section in sections for plot in section.plots):
                 (asked.out.parent / IMAGES).mkdir(exist_ok=True)
-                plot.draw(asked.out.parent / IMAGES / plot.name)
+                plot.draw(asked.out.parent / image(asked.out.stem, plot))
             for title, figure in misses(sections):
                 print(f"MISSED {part}: {title}: {figure.name}: {figure.measured} (target {figure.target})")
     print(f"written: {asked.out}")

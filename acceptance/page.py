@@ -11,9 +11,9 @@ from importlib.metadata import version
 
 import polars as pl
 
-from acceptance.figures import Figure, Section
+from acceptance.figures import Figure, Plot, Section
 
-__all__ = ["IMAGES", "TITLES", "misses", "put", "render"]
+__all__ = ["IMAGES", "TITLES", "image", "misses", "put", "render"]
 
 IMAGES = "img"
 """Folder of the plots, beside the page."""
@@ -54,8 +54,13 @@ def _block(page: str, part: str) -> str:
     return rest.partition(f"<!-- end of {part} -->")[0] if begin else ""
 
 
-def render(part: str, sections: Sequence[Section], seed: int, took_s: float) -> str:
-    """The block of one part as Markdown."""
+def image(page: str, plot: Plot) -> str:
+    """Where a plot lies, from its page (file name without suffix); pages of other seeds have their own."""
+    return f"{IMAGES}/{page}-{plot.name}"
+
+
+def render(part: str, sections: Sequence[Section], seed: int, took_s: float, page: str = "acceptance") -> str:
+    """The block of one part as Markdown; ``page``: file name without suffix."""
     figures = [f for section in sections for f in section.figures]
     met, missed = (sum(f.is_met is verdict for f in figures) for verdict in (True, False))
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
@@ -73,7 +78,7 @@ def render(part: str, sections: Sequence[Section], seed: int, took_s: float) -> 
             lines += ["| figure | target | measured | |", "|---|---|---|---|"]
             lines += [f"| {f.name} | {f.target} | {f.measured} | {_VERDICT[f.is_met]} |" for f in section.figures]
         for plot in section.plots:
-            lines += ["", f"![{plot.shows}]({IMAGES}/{plot.name})"]
+            lines += ["", f"![{plot.shows}]({image(page, plot)})"]
         for detail in section.details:
             lines += ["", f"{detail.title}:", "", *_table(detail.rows)]
     return "\n".join(lines) + "\n"

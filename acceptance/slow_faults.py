@@ -4,13 +4,13 @@ Belongs here: cars simulated as awake periods and sessions, judged by the publis
 and what their episodes say. Does not belong here: faults of rows (``faultbench``), the audit and the slopes themselves.
 
 The faults begin in the middle of a month, after months without; a car is found where an episode of the code opens
-after that. What is healthy stands beside: the same cars' months before, and cars without a fault.
+after that, or rises above what the months before had made of it. What is healthy stands beside: the same cars' months
+before, and cars without a fault.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -70,9 +70,9 @@ def slow_bench(seed: int, count: int = 22, healthy: int = 60) -> SlowBench:
     )
 
 
-def _found(device: str, months: Sequence[str], marts: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """Episodes of one car from its marts alone."""
-    context = Context(Car(device), RULES, tuple(months), marts)
+def _found(device: str, mart: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Episodes of one car from one mart alone."""
+    context = Context(Car(device), RULES, tuple(rows["measured_month"].to_list()), {mart: rows})
     made = episodes(device, DETECTOR.readings(_NO_WINDOWS, context))
     return made.filter(pl.col("code").is_in(_CODES)).select(
         pl.lit(device).alias("device_no"), "code", "severity", "opened_at"
@@ -80,13 +80,20 @@ def _found(device: str, months: Sequence[str], marts: dict[str, pl.DataFrame]) -
 
 
 def _judged(
-    code: str, variant: str, strength: float | None, onset: datetime, found: pl.DataFrame, device: str
-) -> dict[str, Any]:
-    mine = found.filter((pl.col("code") == code) & (pl.col("opened_at") >= onset)).sort("opened_at")
+    code: str, variant: str, strength: float | None, onset: datetime, mart: str, rows: pl.DataFrame
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """The case of one car, and the false episodes of its months before the onset."""
+    device = str(rows["device_no"][0])
+    before = _found(device, mart, rows.filter(pl.col("measured_month") < f"{onset:%Y-%m}"))
+    known = dict(before.filter(pl.col("code") == code).select("opened_at", "severity").iter_rows())
+    mine = _found(device, mart, rows).filter(pl.col("code") == code).sort("opened_at")
+    new = mine.filter(pl.col("opened_at") >= onset)
+    rose = any(known.get(at, severity) < severity for at, severity in mine.select("opened_at", "severity").iter_rows())
     return {
-        "code": code, "variant": variant, "strength": strength, "device_no": device, "is_found": mine.height > 0,
-        "delay_days": (mine["opened_at"][0] - onset).days if mine.height else None, "severity": mine["severity"].max(),
-    }  # fmt: skip
+        "code": code, "variant": variant, "strength": strength, "device_no": device,
+        "is_found": new.height > 0 or rose, "delay_days": (new["opened_at"][0] - onset).days if new.height else None,
+        "severity": mine["severity"].max(),
+    }, before  # fmt: skip
 
 
 _CASES: dict[str, Any] = {
@@ -122,16 +129,16 @@ def counter_cases(seed: int, count: int, healthy: int) -> SlowBench:
     with tempfile.TemporaryDirectory(prefix="slow-faults-") as folder:
         audited = audit(cars, _MONTHS, seed, Path(folder))
     rows, false, car_months = [], [], 0
+    mart = "fct_counter_audit_monthly"
     for (device,), months in audited.group_by("device_no", maintain_order=True):
-        name, kind = str(device), case_of[str(device)]
-        found = _found(name, months["measured_month"].to_list(), {"fct_counter_audit_monthly": months})
+        kind = case_of[str(device)]
         if kind is None:
-            false.append(found)
+            false.append(_found(str(device), mart, months))
             car_months += months.height
         else:
-            onset = kind[3].onset_at
-            rows.append(_judged(*kind[:3], onset, found, name))
-            false.append(found.filter(pl.col("opened_at") < onset))
+            case, before = _judged(*kind[:3], kind[3].onset_at, mart, months)
+            rows.append(case)
+            false.append(before)
             car_months += _BEFORE
     return SlowBench(pl.DataFrame(rows, schema=_CASES), pl.DataFrame(pl.concat(false), schema=_FALSE), car_months)
 
@@ -163,14 +170,14 @@ def fade_cases(seed: int, count: int, healthy: int) -> SlowBench:
     rows, false, car_months = [], [], 0
     for i, device in enumerate(cars.device_no):
         soh = estimated(cars, device, rests[device], sessions.get(device), curve, months, periods[device])
-        found = _found(device, months, {"fct_soh_monthly": soh})
         if i < len(strengths):
-            rows.append(_judged("SOH_FADE", "", strengths[i], onset, found, device))
-            false.append(found.filter(pl.col("opened_at") < onset))
+            case, before = _judged("SOH_FADE", "", strengths[i], onset, "fct_soh_monthly", soh)
+            rows.append(case)
+            false.append(before)
             car_months += 12
         else:
             # a car that in truth fades faster than its type is no false alarm
             is_fast = cars.fade_pct_per_year[i] > -RULES.health.slope_p90_pct_per_year
-            false.append(found.filter(pl.lit(not is_fast)))
+            false.append(_found(device, "fct_soh_monthly", soh).filter(pl.lit(not is_fast)))
             car_months += _FADE_MONTHS
     return SlowBench(pl.DataFrame(rows, schema=_CASES), pl.DataFrame(pl.concat(false), schema=_FALSE), car_months)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy.special import stdtrit
 
 from baas_dagster.anomaly.detector import Context, Detector, readings_frame
 from baas_dagster.anomaly.rules import HealthRules
@@ -66,21 +67,25 @@ def _soh_low(months: list[_Row], rules: HealthRules) -> Iterator[_Row]:
 def _soh_fade(months: list[_Row], context: Context, rules: HealthRules) -> Iterator[_Row]:
     """The car's own slope (no prior in it) worse than the type's 90th percentile, interval off the type's median.
 
-    90 % of the interval off it is watched, 99 % is a warning.
+    90 % of the interval off it is watched, 99 % is a warning: every month of every car is looked at. The slope's error
+    is known from its months alone, so 99 % is by Student's t, which a few months widen much more than 90 %.
     """
     said = (context.baseline or {}).get("slope_pct_per_year")
     median, worst = (
         (said["p50"], said["p10"]) if said else (rules.slope_typical_pct_per_year, rules.slope_p90_pct_per_year)
     )
+    known: list[_Row] = []
     for row in months:
+        known = [*(r for r in known if r.get("pack_epoch") == row.get("pack_epoch")), row]
         slope, low, high = (row.get(f"slope_data_{k}pct_per_year") for k in ("", "lo_", "hi_"))
         if slope is None or low is None or high is None:
             continue
         # fade is a loss: positive is bad; it counts where the interval excludes the median, and tells something
         sd = (high - low) / 2 / rules.z90
         fade, is_sure = -slope, high < median and (high - low) / 2 <= rules.slope_half_width_max
-        # every month of every car is looked at: a next visit is asked for where 99 % lie beyond as well
-        is_surer = slope + rules.z99 * sd < median
+        freedom = max(min(len(known), rules.slope_months) - 2, 1)
+        wider = float(stdtrit(freedom, 0.995) / stdtrit(freedom, 0.95))
+        is_surer = slope + wider * (high - low) / 2 < median
         lines: tuple[float | None, ...] = (-worst, -worst if is_surer else None, None)
         detail = {
             "slope_lo_pct_per_year": low, "slope_hi_pct_per_year": high, "type_median_pct_per_year": median,

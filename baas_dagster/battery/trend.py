@@ -12,15 +12,13 @@ from math import hypot
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from baas_dagster.battery.rules import RULES, BatteryRules
 
 __all__ = ["Slope", "Trend", "combine", "shrink", "slope_of"]
 
 Floats = NDArray[np.float64]
-
-_T90 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)
-"""Two-sided 90 % quantile of Student's t for 1, 2, ... 10 degrees of freedom; 1.645 far beyond."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +84,7 @@ def slope_of(
     sandwich = inverse @ (summed.T @ summed) @ inverse * (m / max(m - 2, 1))
     plain = inverse[1, 1] * scatter**2
     error = float(np.sqrt(max(sandwich[1, 1], plain)))
-    return Slope(float(beta[1]), error, error * _quantile(m - 2), len(x), m)
-
-
-def _quantile(degrees: int) -> float:
-    if degrees < 1:
-        return _T90[0]
-    return _T90[degrees - 1] if degrees <= len(_T90) else 1.645 + 1.7 / degrees
+    return Slope(float(beta[1]), error, error * float(stdtrit(max(m - 2, 1), 0.95)), len(x), m)
 
 
 def combine(ocv: Slope | None, charge: Slope | None, rules: BatteryRules = RULES) -> Slope | None:
