@@ -202,9 +202,9 @@ def slow_section(result: SlowBench) -> Section:
     section = Section(
         "Fault bench: counters and fade, in cars simulated as awake periods and sessions",
         "The fault begins in the middle of a month (fade: after a year); audit, slope and detector are those of the "
-        "platform. Delays are days from the onset to the end of the month that shows it: a month is the window; a reset "
-        "is dated by itself. "
-        "A fade of 4 % a year is 0.15 points in 14 days, which no estimate of capacity shows.",
+        "platform. Delays are days from the onset to the end of the month that shows it: a month is the window; a "
+        "reset is dated by itself. A fade of 4 % a year is 0.15 points in 14 days, which no estimate of capacity "
+        "shows.",
     )
     section.figures += [_bench_figure(row) for row in result.summary.iter_rows(named=True)]
     _false(section, result.false, result.car_months)
