@@ -22,8 +22,8 @@ from baas_dagster.faults_injected import bench_home, rows_of_home, staged_home
 
 __all__ = ["accept", "bench_section", "fleet_section", "healthy_section", "slow_section"]
 
-_FOUND_AT = {1.0: 0.5, 2.0: 0.95}
-"""Share that must be found at a strength (issue)."""
+_FOUND_AT: dict[float | None, float] = {1.0: 0.5, 2.0: 0.95, None: 0.95}
+"""Share that must be found at a strength (issue); None: present or absent."""
 _RIGHT = 0.95
 _DELAY_D = {"CELL_SELF_DISCHARGE": 7, "COUNTER_DRIFT": 45}
 _DELAY_OTHERS_D = 14
@@ -192,7 +192,7 @@ def bench_section(result: BenchResult, slow: pl.DataFrame) -> Section:
     section.detail("Cars that got no fault of a code", result.unjudged)
     summary = pl.concat([result.summary.select(slow.columns), slow], how="vertical_relaxed")
     section.plots.append(
-        Plot("fault_bench.png", "Share of faults found by strength", lambda to: plot_bench(summary, to))
+        Plot("fault_bench.png", "Share of faults found by strength", lambda to: plot_bench(summary, _FOUND_AT, to))
     )
     return section
 
@@ -216,7 +216,7 @@ def _bench_figure(row: dict[str, Any]) -> Figure:
     code, strength = row["code"], row["strength"]
     name = f"{code}{' ' + row['variant'] if row['variant'] else ''}"
     name += "" if strength is None else f" at {strength:g} x"
-    target = _FOUND_AT.get(strength, 0.95 if strength is None else None)
+    target = _FOUND_AT.get(strength)
     found, right, delay = row["found_share"], row["right_share"], row["delay_days"]
     wait = _DELAY_D.get(code, _DELAY_OTHERS_D)
     met, told = None, []

@@ -5,6 +5,7 @@ Belongs here: drawing what was measured. Does not belong here: measuring.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,8 +19,8 @@ __all__ = ["plot_bench"]
 _COLUMNS = 5
 
 
-def plot_bench(summary: pl.DataFrame, target: Path) -> None:
-    """Share found against strength, one panel a code, with the targets at 1 x and 2 x.
+def plot_bench(summary: pl.DataFrame, found_at: Mapping[float | None, float], target: Path) -> None:
+    """Share found against strength, one panel a code, with what is asked for: strength (None: present) -> share.
 
     ``summary``: code, variant, strength (NULL: present or absent), found_share; such codes have one bar.
     """
@@ -35,11 +36,12 @@ def plot_bench(summary: pl.DataFrame, target: Path) -> None:
         if mine["strength"].null_count():
             panel.bar(mine["variant"].replace("", "present"), mine["found_share"], color="tab:blue", width=0.5)
             panel.set_xlim(-1, mine.height)
-            panel.axhline(0.95, color="tab:red", lw=0.8, ls="--")
+            panel.axhline(found_at[None], color="tab:red", lw=0.8, ls="--")
             continue
         for (variant,), part in mine.sort("strength").group_by("variant", maintain_order=True):
             panel.plot(part["strength"], part["found_share"], marker="o", ms=4, label=variant or None)
-        panel.plot([1, 2], [0.5, 0.95], ls="", marker="_", ms=12, color="tab:red")
+        asked = {strength: share for strength, share in found_at.items() if strength is not None}
+        panel.plot(list(asked), list(asked.values()), ls="", marker="_", ms=12, color="tab:red")
         panel.set_xscale("log", base=2)
         panel.set_xticks([0.5, 1, 2, 4], ["0.5 x", "1 x", "2 x", "4 x"])
         if mine["variant"].n_unique() > 1:

@@ -149,8 +149,7 @@ def unreported(outcomes: pl.DataFrame, episodes: pl.DataFrame) -> list[str]:
         e["anomaly_id"]
         for e in severe.to_dicts()
         if not any(
-            o["inspected_on"] >= e["opened_at"].date()
-            and ((o["code"] is None and o["cell_no"] is None) or is_of_case(e, o["code"], o["cell_no"]))
+            o["inspected_on"] >= e["opened_at"].date() and is_of_case(e, o["code"], o["cell_no"])
             for o in answers.get(e["device_no"], [])
         )
     )

@@ -175,9 +175,8 @@ class TemperatureRules:
     sensor_exists_k: float = 2.0  # K by which a sensor must have moved on some day to exist: two of its steps [prop]
     sensor_moves_share: float = 0.01  # 1; of a month's rows off its usual value, below which it did not move: a sensor
     # that lives is off it in most rows, padding with a glitch in a few [prop]
-    sensor_moves_days_share: float = (
-        0.03  # 1; of the days, on which it must have moved (2 at least of 3 and more) [prop]
-    )
+    sensor_moves_days_share: float = 0.03  # 1; of the days, on which it must have moved: 2 at least of 3 and more
+    # [prop]
 
 
 # --- insulation -------------------------------------------------------------------------------------------------------
@@ -243,7 +242,6 @@ class HealthRules:
     soh_line_pct: float = 80.0  # %; the contract's line (DOMAIN 7)
     soh_second_line_pct: float = 70.0  # %; the contract's second line, told in the evidence (DOMAIN 7)
     slope_typical_pct_per_year: float = -2.0  # points a year; fleets' mean where no baseline is released (DOMAIN 6)
-    slope_months: int = 12  # months of one slope (as battery rules: trend_months)
     slope_half_width_max: float = 6.0  # points a year; a wider interval tells nothing, wherever it lies: twice what
     # identifies a slope (battery rules), so that a car that fades by 8 points a year shows within a year [prop]
     slope_p90_pct_per_year: float = -3.5  # points a year; ... and the worst tenth of them: 3 for heavy DC, +0.4 hot
@@ -342,10 +340,8 @@ class QueueRules:
     # all of these and still a list that is worked off. Severity 3 does not take a place [prop]
 
     # --- what closed by itself ---
-    unreported_severity: int = (
-        1  # of an episode of severity 3 that 60 clear days closed and nobody looked at: it stays on
-    )
-    # the list, behind what is open, until a workshop says what it was [prop]
+    unreported_severity: int = 1  # what an episode of severity 3 counts as that 60 clear days closed and nobody looked
+    # at: it stays on the list, behind what is open, until a workshop says what it was [prop]
     unreported_days: float = 365.0  # d after its closing; by then a yearly inspection has seen the car [prop]
 
     # --- words ---

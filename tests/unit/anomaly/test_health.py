@@ -44,7 +44,7 @@ def test_low_health_is_watched_and_warned_of_when_its_whole_interval_is_low(
     assert found(context(fct_soh_monthly=soh(soh_pct=value, soh_lo_pct=2 * value - high, soh_hi_pct=high))) == expected
 
 
-@pytest.mark.parametrize(("half", "expected"), [(2.0, [("SOH_FADE", 2)]), (5.9, [("SOH_FADE", 1)]), (8.0, [])])
+@pytest.mark.parametrize(("half", "expected"), [(2.0, [("SOH_FADE", 2)]), (5.0, [("SOH_FADE", 1)]), (8.0, [])])
 def test_a_fade_counts_where_its_interval_tells_something(half: float, expected: list[tuple[str, int]]) -> None:
     slope = {"slope_data_pct_per_year": -11.0}
     interval = {"slope_data_lo_pct_per_year": -11 - half, "slope_data_hi_pct_per_year": -11 + half}

@@ -28,8 +28,8 @@ def readings(given: Rows, code: str, car: Car = CAR) -> pl.DataFrame:
 
 def with_cells(given: Rows, cells: np.ndarray, **columns: Any) -> Rows:
     known = np.where(cells == NO_VALUE, 3_700, cells)
-    given.columns.update(cell_min_mv=known.min(axis=1) * 1.0, cell_max_mv=known.max(axis=1) * 1.0, **columns)  # type: ignore[attr-defined]
-    return Rows(given.t_s, given.columns, cells.astype(np.int16), given.module_temp_dc)
+    figures = {"cell_min_mv": known.min(axis=1) * 1.0, "cell_max_mv": known.max(axis=1) * 1.0, **columns}
+    return Rows(given.t_s, {**given.columns, **figures}, cells.astype(np.int16), given.module_temp_dc)
 
 
 # --- SOC_JUMP ---------------------------------------------------------------------------------------------------------
