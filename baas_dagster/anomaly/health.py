@@ -21,7 +21,6 @@ from scipy.special import stdtrit
 
 from baas_dagster.anomaly.detector import Context, Detector, readings_frame
 from baas_dagster.anomaly.rules import HealthRules
-from baas_dagster.battery.rules import RULES as BATTERY
 
 __all__ = ["DETECTOR", "power_reference"]
 
@@ -84,7 +83,7 @@ def _soh_fade(months: list[_Row], context: Context, rules: HealthRules) -> Itera
         # fade is a loss: positive is bad; it counts where the interval excludes the median, and tells something
         sd = (high - low) / 2 / rules.z90
         fade, is_sure = -slope, high < median and (high - low) / 2 <= rules.slope_half_width_max
-        freedom = max(min(len(known), BATTERY.trend_months) - 2, 1)
+        freedom = max(min(len(known), rules.slope_months) - 2, 1)
         wider = float(stdtrit(freedom, 0.995) / stdtrit(freedom, 0.95))
         is_surer = slope + wider * (high - low) / 2 < median
         lines: tuple[float | None, ...] = (-worst, -worst if is_surer else None, None)

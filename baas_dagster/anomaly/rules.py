@@ -242,6 +242,7 @@ class HealthRules:
     soh_line_pct: float = 80.0  # %; the contract's line (DOMAIN 7)
     soh_second_line_pct: float = 70.0  # %; the contract's second line, told in the evidence (DOMAIN 7)
     slope_typical_pct_per_year: float = -2.0  # points a year; fleets' mean where no baseline is released (DOMAIN 6)
+    slope_months: int = 12  # months of one slope: the battery rules' trend_months, which a test holds equal
     slope_half_width_max: float = 6.0  # points a year; a wider interval tells nothing, wherever it lies: twice what
     # identifies a slope (battery rules), so that a car that fades by 8 points a year shows within a year [prop]
     slope_p90_pct_per_year: float = -3.5  # points a year; ... and the worst tenth of them: 3 for heavy DC, +0.4 hot

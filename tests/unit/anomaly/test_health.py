@@ -15,6 +15,7 @@ from baas_dagster.anomaly.fleet import silent_episodes
 from baas_dagster.anomaly.health import DETECTOR
 from baas_dagster.anomaly.rows import Car
 from baas_dagster.anomaly.rules import RULES
+from baas_dagster.battery.rules import RULES as BATTERY
 
 CAR = "01290007004"
 MONTHS = ("2023-01", "2023-02", "2023-03", "2023-04", "2023-05", "2023-06")
@@ -42,6 +43,10 @@ def test_low_health_is_watched_and_warned_of_when_its_whole_interval_is_low(
     value: float, high: float, expected: list[tuple[str, int]]
 ) -> None:
     assert found(context(fct_soh_monthly=soh(soh_pct=value, soh_lo_pct=2 * value - high, soh_hi_pct=high))) == expected
+
+
+def test_a_slope_is_judged_over_the_months_that_the_battery_takes() -> None:
+    assert RULES.health.slope_months == BATTERY.trend_months
 
 
 @pytest.mark.parametrize(("half", "expected"), [(2.0, [("SOH_FADE", 2)]), (5.0, [("SOH_FADE", 1)]), (8.0, [])])
