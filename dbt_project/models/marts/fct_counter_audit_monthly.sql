@@ -105,51 +105,61 @@ numbered as (
             and month_life.life_no = waking_month.life_no
 ),
 
--- sums of the last months and of all months so far
-rolled as (
+-- sums of all months so far: those of a window are the difference of two of them
+cumulated as (
     select
-        {%- for months in windows if months > 1 %}
         {%- for name in summed %}
-        sum({{ name }}) over last_{{ months }} as {{ name }}_{{ months }},
+        sum({{ name }}) over so_far as {{ name }},
         {%- endfor %}
-        count(*) over last_{{ months }} as months_{{ months }},
-        {%- endfor %}
-        {%- for name in summed %}
-        sum({{ name }}) over so_far as {{ name }}_so_far,
-        {%- endfor %}
-        *
+        month_no,
+        life_no,
+        device_no,
+        measured_month
     from numbered
-    window
-        {%- for months in windows if months > 1 %}
-        last_{{ months }} as (
-            partition by device_no, life_no order by month_no rows between {{ months - 1 }} preceding and current row
-        ),
-        {%- endfor %}
-        so_far as (
-            partition by device_no, life_no order by month_no rows between unbounded preceding and current row
-        )
+    window so_far as (
+        partition by device_no, life_no order by month_no rows between unbounded preceding and current row
+    )
+),
+
+windows as (
+    {%- for months in windows %}
+    select {{ months }} as window_months
+    {{- " union all" if not loop.last }}
+    {%- endfor %}
+),
+
+spans as (
+    select
+        windows.window_months,
+        least(cumulated.month_no, windows.window_months) as recent_months,
+        cumulated.month_no - windows.window_months as before_no,
+        least(cumulated.month_no - windows.window_months, {{ var('audit_reference_months') }}) as reference_no,
+        cumulated.*
+    from cumulated
+    cross join windows
 ),
 
 -- each window of months, and the first months of the same life before it
 pooled as (
-    {%- for months in windows %}
     select
-        {{ months }} as window_months,
-        rolled.device_no,
-        rolled.measured_month,
-        rolled.life_no,
+        spans.window_months,
+        spans.recent_months,
         {%- for name in summed %}
-        rolled.{{ name if months == 1 else name ~ '_' ~ months }} as recent_{{ name }},
-        reference.{{ name }}_so_far as before_{{ name }},
+        spans.{{ name }} - coalesce(earlier.{{ name }}, 0) as recent_{{ name }},
+        reference.{{ name }} as before_{{ name }},
         {%- endfor %}
-        {{ 1 if months == 1 else 'rolled.months_' ~ months }} as recent_months
-    from rolled
-    left join rolled as reference
+        spans.life_no,
+        spans.device_no,
+        spans.measured_month
+    from spans
+    left join cumulated as earlier
         on
-            rolled.device_no = reference.device_no and rolled.life_no = reference.life_no
-            and reference.month_no = least(rolled.month_no - {{ months }}, {{ var('audit_reference_months') }})
-    {{ "union all" if not loop.last }}
-    {%- endfor %}
+            spans.device_no = earlier.device_no and spans.life_no = earlier.life_no
+            and spans.before_no = earlier.month_no
+    left join cumulated as reference
+        on
+            spans.device_no = reference.device_no and spans.life_no = reference.life_no
+            and spans.reference_no = reference.month_no
 ),
 
 centred as (
