@@ -13,6 +13,7 @@ from acceptance.battery_marts import marts_section
 from acceptance.battery_statistics import statistics_sections
 from acceptance.compare import MONTH_KEYS
 from acceptance.counters import counters_section
+from acceptance.curve_limits import limit_figures
 from acceptance.figures import Figure, Section
 from acceptance.runs import Ran, Runs, Snapshot
 from acceptance.sessions import real_sessions, sessions_section
@@ -33,7 +34,7 @@ def accept(runs: Runs) -> list[Section]:
         assert ran.truth_folder is not None  # a simulated fleet has one
         sections += [
             sessions_section(name, ran.snapshot, ran.truth_folder),
-            soh_section(name, ran),
+            soh_section(name, ran, runs.seed),
             marts_section(name, ran.snapshot, ran.truth_folder),
         ]
     sections += [*statistics_sections(runs.seed), counters_section(runs.seed)]
@@ -77,12 +78,13 @@ def _within(name: str, frame: pl.DataFrame, column: str, limit: float) -> Figure
     return Figure(name, f"<= {limit:g} points", text, error <= limit)
 
 
-def soh_section(name: str, ran: Ran) -> Section:
+def soh_section(name: str, ran: Ran, seed: int) -> Section:
     """State of health of one simulated fleet, made with the released curves."""
     section = Section(
         f"Fleet `{name}`: state of health",
         "Curves learnt from this very fleet (`baas release --activate`); the truth is the capacity of each car as a "
-        "share of its own new capacity, the published figure a share of its type's nominal capacity.",
+        "share of its own new capacity, the published figure a share of its type's nominal capacity. What the same "
+        "estimator would say if it knew curves that only the simulator knows tells what the data cannot give.",
     )
     compared = compare_soh(
         ran.snapshot.rows("select * from fct_soh_monthly"), ran.truth["truth_month"], ran.truth["truth_device"]
@@ -96,6 +98,7 @@ def soh_section(name: str, ran: Ran) -> Section:
     identified = lfp.filter(pl.col("soh_ocv_pct").is_not_null()).height
     section.figures += [
         _within(f"`soh_ocv_pct`, median error where >= {_MIN_PAIRS} rest pairs", paired, "ocv_error_pct", limit),
+        *limit_figures(name, ran, seed, paired.filter(pl.col("soh_ocv_pct").is_not_null())),
         _within("fused `soh_pct`, median error", other, "error_pct", limit),
         Figure(
             "fused 90 % intervals that hold the truth (few cars of each type: the share scatters)",

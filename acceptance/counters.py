@@ -22,7 +22,7 @@ from acceptance.figures import Figure, Section
 from baas_dagster.resources import Dbt, Warehouse
 from baas_dagster.settings import Settings
 from baas_dagster.simulator.fleet import custom_fleet, draw_car, stream
-from baas_dagster.simulator.vehicle import Car, CarState, Floats, Ints, rest
+from baas_dagster.simulator.vehicle import ERRORS, Car, CarState, Floats, Ints, rest
 
 __all__ = ["Fault", "audit", "counters_section", "drive_months"]
 
@@ -117,9 +117,13 @@ class _Counters:
         )
 
 
+def _car(index: int, months: int, seed: int) -> Car:
+    return draw_car(custom_fleet(1_000, months, 10.0, 2.5, plain_cars=True), seed, index)
+
+
 def drive_months(index: int, months: int, seed: int, fault: Fault) -> tuple[Car, list[dict[str, object]]]:
     """The awake periods of a car over so many months, as rows of `int_awake_period`."""
-    car = draw_car(custom_fleet(1_000, months, 10.0, 2.5, plain_cars=True), seed, index)
+    car = _car(index, months, seed)
     rng = stream(seed, _STREAM, index)
     volts = 3.7 * car.pack.cell_count
     state = CarState(
@@ -207,6 +211,8 @@ _FAULTS = (
 )
 """Fault, and the months within which it is to be found."""
 _FOUND = 0.9
+_Z99 = 2.576
+"""Standard normal quantile of a two-sided 99 % interval: one false alarm in 100 is allowed."""
 
 
 def counters_section(seed: int, healthy: int = 160, faulty: int = 40, months: int = 15) -> Section:
@@ -241,7 +247,7 @@ def counters_section(seed: int, healthy: int = 160, faulty: int = 40, months: in
     worse = cars_flagged.filter(pl.col("is_drift") > 0.01).height
     text = f"{100 * share:.2f} % of months, on {worse} of {cars_flagged.height} cars"
     section.figures.append(Figure("months of cars without fault that are flagged", "<= 1 %", text, share <= 0.01))
-    for name, _, within in _FAULTS:
+    for name, fault, within in _FAULTS:
         for start, words in ((_ONSET, "begins"), (0, "was always there")):
             mine = found.filter(pl.col("case") == f"{name} from {start}")
             hit = (
@@ -258,4 +264,30 @@ def counters_section(seed: int, healthy: int = 160, faulty: int = 40, months: in
                     rate >= _FOUND,
                 )
             )
+            if start == 0:
+                offsets = {device: _car(cars[device][0], months, seed).current_offset_a for device in mine["device_no"]}
+                best = _best_share(fault, mine.filter(pl.col("month") < within), offsets)
+                section.figures.append(
+                    Figure(
+                        f"{name} that {words}: as far off balance as not one healthy car in 100 is",
+                        "",
+                        f"{100 * best:.0f} % of cars: more cannot be found, were the balance known exactly",
+                        None,
+                    )
+                )
     return section
+
+
+def _best_share(fault: Fault, seen: pl.DataFrame, offsets: dict[str, float]) -> float:
+    """Share of cars whose counters are further off balance than those of 99 % of healthy cars.
+
+    The fault and the car's own offset add up, or cancel: a fault has either sign.
+    """
+    limit = _Z99 * ERRORS.current_offset_a
+    per_car = seen.group_by("device_no").agg(pl.col("discharged_ah").sum(), pl.col("awake_h").sum())
+    beyond: list[bool] = [
+        abs(offsets[device] + sign * (fault.offset_a + fault.asymmetry * discharged_ah / awake_h)) > limit
+        for device, discharged_ah, awake_h in per_car.iter_rows()
+        for sign in (1, -1)
+    ]
+    return sum(beyond) / len(beyond)

@@ -17,8 +17,7 @@ from baas_dagster.anomaly.registry import DETECTORS
 from baas_dagster.anomaly.rows import Car, Rows
 from baas_dagster.anomaly.rules import RULES
 from baas_dagster.assets.anomalies import cars, context_of, expected_rows, ocv_slopes, staged
-from baas_dagster.assets.common import set_scope
-from baas_dagster.assets.marts import raw_files
+from baas_dagster.assets.common import raw_files, set_scope
 from baas_dagster.faultbench.bench import BenchResult, Partition, Plan, run_bench
 from baas_dagster.released import Releases
 from baas_dagster.resources import Dbt, Lake, Warehouse

@@ -4,12 +4,13 @@ Belongs here: the ways the chain is compared with (one DuckDB pass, the pandas w
 the issue. Does not belong here: accuracy, and any figure that only makes sense on one machine: seconds are in the
 result so that a ratio can be followed, the ratios are what is judged.
 
-Four measurements, each on homes and deliveries of its own in a temporary folder (TMPDIR is honoured):
+Five measurements, each on homes and deliveries of its own in a temporary folder (TMPDIR is honoured):
 
 * whole: a new process `baas run` on a new BAAS_HOME, from ZIP to snapshot, and its memory;
 * floor and pandas way: the same deliveries, outside the platform;
 * partitions: a range run over many tiny partitions, less the same run over one;
-* refresh: one corrected device-month in a home with a month of history, and in one with ten.
+* refresh: one corrected device-month in a home with a month of history, and in one with ten;
+* stitch: marts of devices with five years of pieces.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ import dagster as dg
 import duckdb
 import pandas as pd
 
+from baas_dagster.partitions import DEVICES, device_range_tags
 from baas_dagster.resources import dbt_manifest
 from baas_dagster.schemas.outcome import Outcome
 from baas_dagster.settings import Settings
@@ -70,11 +72,14 @@ class Scale:
     corrections: int
     repeats: int
     """Of the floor; the fastest counts, which is the hardest on the ratio."""
+    stitch_months: int
+    """Of each of the two devices that are stitched."""
+    stitch_repeats: int
 
 
 SCALES = {
-    "full": Scale(10, 2, 5, 40, 20, 10, 10, 3, 2),
-    "small": Scale(2, 1, 3, 4, 20, 3, 3, 1, 1),
+    "full": Scale(10, 2, 5, 40, 20, 10, 10, 3, 2, 60, 5),
+    "small": Scale(2, 1, 3, 4, 20, 3, 3, 1, 1, 3, 1),
 }
 
 
@@ -101,6 +106,7 @@ TARGETS = (
     Target("pandas_whole_ratio", 5.0, "x", "whole chain, faster than the pandas way", is_at_least=True),
     Target("partition_overhead_ms", 20.0, "ms", "per asset and partition of a range run"),
     Target("check_ms", 15.0, "ms", "per check evaluation"),
+    Target("stitch_device_s", 1.0, "s", "stitching one device more with 60 months of pieces"),
     Target("refresh_ratio", 1.2, "x", "one device-month with 10 x history, against 1 x, before publishing"),
 )
 
@@ -529,6 +535,46 @@ class Bench:
             f"of {fleet.rows_per_device_month} BMS rows; median of {scale.corrections} corrected device-months"
         )
 
+    def measure_stitch(self) -> None:
+        """Runs of the stage `stitch` over one and over two devices with a long history of pieces."""
+        scale = self.scale
+        fleet = custom_fleet(2, scale.stitch_months, 60.0, 2.0, quirks=False, plain_cars=True, first_month="2020-01")
+        landing = self.simulated("years", fleet)
+        seconds: dict[int, list[float]] = {1: [], 2: []}
+        with self.chain(self.home("years", landing)) as chain:
+            say("stitch: bringing the history up to date")
+            update(chain)
+            devices = DEVICES.get_partition_keys(dynamic_partitions_store=chain.instance)
+            job = chain.definitions.resolve_job_def("stitch")
+            for _ in range(scale.stitch_repeats):
+                for n, taken in seconds.items():
+                    started = time.time()
+                    done = job.execute_in_process(
+                        instance=chain.instance,
+                        tags=device_range_tags(devices[0], devices[n - 1]),
+                        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                    )
+                    if not done.success:
+                        raise SystemExit("a run of the stage `stitch` failed")
+                    taken += [s.seconds for s in spans(chain.instance, started)]
+            pieces = self._pieces(chain)
+        one, two = (statistics.median(seconds[n]) for n in (1, 2))
+        self.figures |= {"stitch_device_s": two - one, "stitch_run_s": one}
+        self.rows_used["stitch"] = (
+            f"{len(devices)} devices of {scale.stitch_months} months, {pieces} pieces; "
+            f"median of {scale.stitch_repeats} runs"
+        )
+
+    @staticmethod
+    def _pieces(chain: Chain) -> int:
+        """Rows of the local pieces of all devices."""
+        with chain.warehouse.open() as connection:
+            tables = connection.execute(
+                "select table_name from duckdb_tables() where schema_name = 'intermediate'"
+            ).fetchall()
+            counted = [connection.execute(f"select count(*) from intermediate.{t}").fetchall()[0][0] for (t,) in tables]
+        return sum(counted)
+
 
 class Stopwatch:
     """Adds up the seconds of every call of one function, on whatever thread."""
@@ -615,7 +661,7 @@ def say(text: str) -> None:
 
 
 _STARTED = time.perf_counter()
-_FIGURES = ("rows", "floor_s", "whole_s", "zip_to_raw_s", "pandas_s", "publish_s")
+_FIGURES = ("rows", "floor_s", "whole_s", "zip_to_raw_s", "pandas_s", "publish_s", "stitch_run_s")
 _LIBRARIES = ("dagster", "dbt-core", "dbt-duckdb", "duckdb", "numpy", "pandas", "pandera", "polars", "pyarrow")
 
 
@@ -666,7 +712,7 @@ def show(found: Figures) -> None:
 
 def main() -> None:
     """Measure, write, show."""
-    parts = ("whole", "partitions", "refresh")
+    parts = ("whole", "partitions", "refresh", "stitch")
     arguments = argparse.ArgumentParser(description="Speed and memory of the chain.")
     arguments.add_argument("--rows-scale", choices=sorted(SCALES), default="full", help="small: a check of this script")
     arguments.add_argument("--only", choices=parts, action="append", help="these measurements alone")

@@ -29,12 +29,13 @@ from baas_dagster.assets.battery import Curves
 from baas_dagster.assets.common import (
     asked,
     materialized,
+    raw_files,
     replace_devices,
     replace_partitions,
+    run_dbt,
     set_scope,
     write_quality,
 )
-from baas_dagster.assets.marts import raw_files, run_dbt
 from baas_dagster.battery.curve import SOC_PCT
 from baas_dagster.checks import check_spec, report
 from baas_dagster.partitions import DEVICES, PARTITIONS, PartitionId

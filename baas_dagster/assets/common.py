@@ -1,4 +1,4 @@
-"""What several assets share: their resources, the keys of a run, and how a partition's materialization is logged."""
+"""What several assets share: the keys and the scope of a run, running dbt, and how a partition's rows are replaced."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +9,15 @@ import duckdb
 import polars as pl
 
 from baas_dagster.partitions import PartitionId
-from baas_dagster.resources import insert
+from baas_dagster.resources import Dbt, DbtFailed, Lake, Warehouse, insert
 from baas_dagster.schemas.outcome import Outcome
+from baas_dagster.settings import Settings
+from baas_dagster.state import Unit, load, mark_failed
+from baas_dagster.telemetry.columns import TableKind
 
 __all__ = [
-    "asked", "in_parallel", "log_good_partitions", "materialized", "replace_devices", "replace_partitions", "set_scope",
-    "table_schema", "write_quality",
+    "asked", "in_parallel", "log_good_partitions", "materialized", "raw_files", "replace_devices", "replace_partitions",
+    "run_dbt", "set_scope", "table_schema", "write_quality",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -74,6 +77,32 @@ def set_scope(
     insert(connection, "ops.scope_device", [(d,) for d in sorted({p.device_no for p in partitions})])
     insert(connection, "ops.scope_file", [(kind, path) for kind, paths in files.items() for path in paths])
     connection.execute("commit")
+
+
+def raw_files(connection: duckdb.DuckDBPyConnection, lake: Lake, parts: Sequence[PartitionId]) -> dict[str, list[str]]:
+    """The raw files of these partitions, and one typed empty file per kind."""
+    wanted = {(p.device_no, p.measured_month) for p in parts}
+    files = {str(kind): [str(lake.empty_path(kind))] for kind in TableKind}
+    rows = connection.execute(
+        "select kind, device_no, measured_month, path from ops.raw_partition where path is not null"
+    ).fetchall()
+    for kind, device, month, path in rows:
+        if (device, month) in wanted:
+            files[kind].append(str(lake.path / path))
+    return files
+
+
+def run_dbt(
+    dbt: Dbt, warehouse: Warehouse, settings: Settings, unit: Unit, models: Sequence[str], keys: Sequence[str]
+) -> Mapping[str, float]:
+    """Run dbt; when it fails, the units of this run are recorded as failed with dbt's words."""
+    try:
+        return dbt.run(models)
+    except DbtFailed as error:
+        with warehouse.open() as connection:
+            wanted = load(connection, settings).wanted[unit]
+            mark_failed(connection, unit, {key: wanted[key] for key in keys if key in wanted}, str(error))
+        raise dg.Failure(f"dbt: {error}") from error
 
 
 def replace_devices(

@@ -14,19 +14,26 @@ import dagster as dg
 import duckdb
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, build_dbt_asset_specs
 
-from baas_dagster.assets.common import asked, materialized, replace_devices, set_scope, write_quality
+from baas_dagster.assets.common import (
+    asked,
+    materialized,
+    raw_files,
+    replace_devices,
+    run_dbt,
+    set_scope,
+    write_quality,
+)
 from baas_dagster.checks import check_spec, report
 from baas_dagster.mileage.odometer import EVENT_SCHEMA, SEGMENT_SCHEMA, OdometerRules, stitch
 from baas_dagster.partitions import DEVICES, PARTITIONS, PartitionId
 from baas_dagster.progress import Progress, step
-from baas_dagster.resources import Dbt, DbtFailed, Lake, Warehouse, insert, query
+from baas_dagster.resources import Dbt, Lake, Warehouse, insert, query
 from baas_dagster.schemas.marts import MART_CHECKS, check_devices
 from baas_dagster.schemas.outcome import Outcome, Severity
 from baas_dagster.settings import Settings, sql_vars
-from baas_dagster.state import Unit, load, mark, mark_failed
-from baas_dagster.telemetry.columns import TableKind
+from baas_dagster.state import Unit, load, mark
 
-__all__ = ["build_health_models", "build_local_models", "build_mart_models", "odometer_chain", "raw_files", "run_dbt"]
+__all__ = ["build_health_models", "build_local_models", "build_mart_models", "odometer_chain"]
 
 _LOCAL = "tag:local"
 _STITCHED = "tag:stitched"
@@ -83,19 +90,6 @@ def _models(context: dg.AssetExecutionContext, manifest: Mapping[str, Any]) -> l
     order = TopologicalSorter(manifest["parent_map"]).static_order()
     names = [unique_id.split(".")[-1] for unique_id in order if unique_id.startswith("model.")]
     return [name for name in names if name in selected]
-
-
-def run_dbt(
-    dbt: Dbt, warehouse: Warehouse, settings: Settings, unit: Unit, models: Sequence[str], keys: Sequence[str]
-) -> Mapping[str, float]:
-    """Run dbt; when it fails, the units of this run are recorded as failed with dbt's words."""
-    try:
-        return dbt.run(models)
-    except DbtFailed as error:
-        with warehouse.open() as connection:
-            wanted = load(connection, settings).wanted[unit]
-            mark_failed(connection, unit, {key: wanted[key] for key in keys if key in wanted}, str(error))
-        raise dg.Failure(f"dbt: {error}") from error
 
 
 def _row_counts(connection: duckdb.DuckDBPyConnection, table: str, by: str) -> dict[str, int]:
@@ -164,19 +158,6 @@ def _counted(
         if is_wanted and node["config"]["materialized"] in {"incremental", "table"}:
             found[node["name"]] = _row_counts(connection, f"{node['schema']}.{node['name']}", by)
     return found
-
-
-def raw_files(connection: duckdb.DuckDBPyConnection, lake: Lake, parts: Sequence[PartitionId]) -> dict[str, list[str]]:
-    """The raw files of these partitions, and one typed empty file per kind."""
-    wanted = {(p.device_no, p.measured_month) for p in parts}
-    files = {str(kind): [str(lake.empty_path(kind))] for kind in TableKind}
-    rows = connection.execute(
-        "select kind, device_no, measured_month, path from ops.raw_partition where path is not null"
-    ).fetchall()
-    for kind, device, month, path in rows:
-        if (device, month) in wanted:
-            files[kind].append(str(lake.path / path))
-    return files
 
 
 def _write_value_counts(connection: duckdb.DuckDBPyConnection, parts: Sequence[PartitionId]) -> None:
