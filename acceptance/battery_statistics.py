@@ -1,13 +1,11 @@
 """Statistics of the battery estimates: many cars over years, at the level of sessions and rests.
 
 Belongs here: simulating them, running the estimators as the platform does, errors and coverage of intervals. Does not
-belong
-here: whole deliveries through the chain (``chain``), and anything the estimators assume.
+belong here: whole deliveries through the chain (``chain``), and anything the estimators assume.
 
 For the coverage every car is of a type of its own: the curve of the type, the maker's table and what is learnt of it
-(from the
-car itself and two others of its type, one year each) are drawn anew for each car, as is its capacity around the
-nominal one.
+(from the car itself and two others of its type, one year each) are drawn anew for each car, as is its capacity around
+the nominal one.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
 A unit is one raw partition (`raw_bms`, `raw_gps`), one device's decisions (`decision`), one partition's local pieces
 (`local`), what its detectors saw (`evidence`), one device's marts (`device`), its state of health (`health`), its
-episodes (`anomaly`), or the published snapshot (`fleet`). Its
-fingerprint is a hash of what makes it: input content, code, numbers, decisions, released versions. `wanted` computes
-what each should be, the table ops.unit_state says what each is; the difference is the work. `baas run`, `baas status`,
-the sensor and the self-healing schedule all read this.
+episodes (`anomaly`), or the published snapshot (`fleet`). Its fingerprint is a hash of what makes it: input content,
+code, numbers, decisions, released versions. `wanted` computes what each should be, the table ops.unit_state says what
+each is; the difference is the work. `baas run`, `baas status`, the sensor and the self-healing schedule all read this.
 
 Belongs here: fingerprints, the catalogue queries they need, the plan. Does not belong here: doing the work.
 """

@@ -3,11 +3,9 @@
 Belongs here: single estimates with their errors, random and systematic apart, and what many of them say together.
 Does not belong here: state of health in percent (``soh``), trends (``trend``), rests and curves.
 
-Single estimate: C = Q / dSoC. Pooling: errors in variables after Plett (2011, J. Power Sources 196, 2319),
-J(C) = (y - C x)' S(C)^-1 (y - C x) with S(C) = S_y + C^2 S_x, var(C) = 2 / J''(C); written with full covariances, so
-that
-errors which estimates share (a curve's error at one SoC, a current offset, one rest in two pairs) are one error and
-not many.
+Single estimate: C = Q / dSoC. Pooling: errors in variables after Plett (2011, J. Power Sources 196, 2319), J(C) = (y -
+C x)' S(C)^-1 (y - C x) with S(C) = S_y + C^2 S_x, var(C) = 2 / J''(C); written with full covariances, so that errors
+which estimates share (a curve's error at one SoC, a current offset, one rest in two pairs) are one error and not many.
 What multiplies every estimate alike (gain of the sensor, capacity of the BMS) is added after pooling and never shrinks.
 """
 
@@ -67,9 +65,8 @@ ESTIMATE_SCHEMA: dict[str, pl.DataType] = {
 """One row per charging session (method ``charge``) or pair of rests (``ocv``).
 
 ``capacity_sd_ah`` is everything, ``random_sd_ah`` what many estimates average out. ``charge_source``: counter,
-integral, steps.
-``reference``: id of the session, or the version of the curve. ``*_from_sd``, ``*_to_sd``: random and curve error of
-both SoCs.
+integral, steps. ``reference``: id of the session, or the version of the curve. ``*_from_sd``, ``*_to_sd``: random and
+curve error of both SoCs.
 """
 
 
@@ -103,10 +100,8 @@ def pool(
     other.
 
     ``random_x``: covariance (n, n) of what differs from estimate to estimate, points^2; ``shared_x``: of what they
-    share;
-    ``random_y`` and ``shared_y`` the same for charge, Ah^2. ``gain_sd``: relative error common to all. A single
-    estimate
-    far from the others (Huber) is weighted down.
+    share; ``random_y`` and ``shared_y`` the same for charge, Ah^2. ``gain_sd``: relative error common to all. A single
+    estimate far from the others (Huber) is weighted down.
     """
     n = len(charge_ah)
     if n == 0:

@@ -37,12 +37,10 @@ class Curve:
     """Voltage of the mean cell at rest against SoC, between charge and discharge, with what is not known about it.
 
     ``ocv_v``: V on ``SOC_PCT``, strictly rising. ``sd_soc_pct``: how far the SoC of **one car** read from it is off,
-    points,
-    at each SoC: the error of the curve and the spread between cars. It is systematic: it stays when many rests are
-    averaged.
-    ``hysteresis_v``: half the gap between rests after charge and after discharge, ``hysteresis_sd_v``: how far one
-    car's may
-    be off it. ``correlation_pct``: points of SoC over which the error of a car's curve stays alike.
+    points, at each SoC: the error of the curve and the spread between cars. It is systematic: it stays when many rests
+    are averaged. ``hysteresis_v``: half the gap between rests after charge and after discharge, ``hysteresis_sd_v``:
+    how far one car's may be off it. ``correlation_pct``: points of SoC over which the error of a car's curve stays
+    alike.
     """
 
     chemistry: str

@@ -1,20 +1,14 @@
 """Where curves come from: the outside ones per chemistry, and the one learnt from the rests of a fleet.
 
 Belongs here: the spread of outside curves, learning a pack type's table from rests, quality figures. Does not belong
-here:
-reading SoC from a curve (``curve``), which version is active.
+here: reading SoC from a curve (``curve``), which version is active.
 
-Learning (DOMAIN 6, "The curve decides"). After hours of rest a BMS moves its SoC towards its maker's table T(V):
-wholly or by
-a share a of its own, so after = before + a (T(V) - before). Share and table are found together: the share per car,
-the table
-over all cars, beginning at the outside curve, whose spread is the prior (Bayesian linear model on knots; a car off
-the others
-is weighted down). Cars of other pack types of the chemistry pull the prior first. Then coulombs between two rests,
-which must
-be proportional to the difference of SoC, give what the table cannot: the hysteresis of the cells and the spread of
-the cars'
-own curves around the type's, which no number of rests of one car averages out.
+Learning (DOMAIN 6, "The curve decides"). After hours of rest a BMS moves its SoC towards its maker's table T(V): wholly
+or by a share a of its own, so after = before + a (T(V) - before). Share and table are found together: the share per
+car, the table over all cars, beginning at the outside curve, whose spread is the prior (Bayesian linear model on knots;
+a car off the others is weighted down). Cars of other pack types of the chemistry pull the prior first. Then coulombs
+between two rests, which must be proportional to the difference of SoC, give what the table cannot: the hysteresis of
+the cells and the spread of the cars' own curves around the type's, which no number of rests of one car averages out.
 """
 
 from __future__ import annotations
@@ -101,11 +95,10 @@ def learn(
 
     On a plateau the BMS itself reads nothing from its voltage, so that its rests teach nothing.
 
-    ``rests``: rows of ``rests.REST_SCHEMA`` with ``pack_type``, of all cars of the chemistry, in any order (the
-    result does not
-    depend on it). Cars of other pack types only move the prior. Quality: cars, rests, rms residual of the table
-    (points),
-    steps between rests and their rms residual (points), share of steps whose coulombs contradict the others (5 sd).
+    ``rests``: rows of ``rests.REST_SCHEMA`` with ``pack_type``, of all cars of the chemistry, in any order (the result
+    does not depend on it). Cars of other pack types only move the prior. Quality: cars, rests, rms residual of the
+    table (points), steps between rests and their rms residual (points), share of steps whose coulombs contradict the
+    others (5 sd).
     """
     if outside.is_flat.mean() > rules.plateau_share:
         return None
@@ -212,8 +205,7 @@ def _fit(
     """Table (deviation from the outside curve at the knots), its covariance, the share per car, rms residual.
 
     Each car's rests are first brought together per knot, so that a car counts by how well it knows a place and not by
-    how
-    often it was there; what a car's own table may be off is an error of its own that its rests share.
+    how often it was there; what a car's own table may be off is an error of its own that its rests share.
     """
     left, right = _hats(data.u, knots)
     n_cars, n_knots = len(data.cars), len(knots)
@@ -355,11 +347,9 @@ def _coulombs(rests: pl.DataFrame, curve: Curve, rules: BatteryRules) -> _Balanc
     """Compare SoC differences of each car's successive rests with its coulombs, whose scale (its capacity) is its own.
 
     Per car x = y b + h z + e: x SoC differences by the curve without hysteresis, y coulombs with one b per half year
-    (in
-    which capacity hardly moves), z what 1 V of half gap does to x. e is random error and the car's own curve. Size
-    and reach
-    of the latter by restricted likelihood over all cars (b and h taken out), h by generalised least squares; a car that
-    contradicts all others has a bounded say.
+    (in which capacity hardly moves), z what 1 V of half gap does to x. e is random error and the car's own curve. Size
+    and reach of the latter by restricted likelihood over all cars (b and h taken out), h by generalised least squares;
+    a car that contradicts all others has a bounded say.
     """
     chains = _chains(rests, curve, rules)
     lengths = np.array(rules.curve_correlations_pct)

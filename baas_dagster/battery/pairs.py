@@ -40,9 +40,8 @@ def rest_pairs(rests: pl.DataFrame, soc_pct: Floats, rules: BatteryRules = RULES
     """Pairs of successive turning points of SoC at least ``pair_min_delta_pct`` apart.
 
     ``rests``: rows of ``rests.REST_SCHEMA`` of one device in order of time; ``soc_pct``: their SoC, NaN where not
-    identifiable.
-    Charge from the counters where they were read at both rests (immune to gaps), else from integration without a hole.
-    No pair spans two epochs or more than ``pair_max_days``.
+    identifiable. Charge from the counters where they were read at both rests (immune to gaps), else from integration
+    without a hole. No pair spans two epochs or more than ``pair_max_days``.
     """
     at_s = rests["rest_at"].dt.epoch("us").to_numpy() / 1e6
     epoch = rests["epoch"].to_numpy()

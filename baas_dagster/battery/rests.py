@@ -1,9 +1,8 @@
 """Rest readings of one device: what the awake periods of its whole history say about voltage at rest.
 
 Belongs here: which first readings are rest voltages, the direction they were reached from, charge counted up to them,
-the
-epoch of pack and counters. Does not belong here: how awake periods are cut (dbt ``int_awake_period``), SoC from a rest
-voltage (``curve``).
+the epoch of pack and counters. Does not belong here: how awake periods are cut (dbt ``int_awake_period``), SoC from a
+rest voltage (``curve``).
 """
 
 from __future__ import annotations
@@ -39,9 +38,8 @@ REST_SCHEMA: dict[str, pl.DataType] = {
     "device_no": pl.String(),
 }
 """One row per rest. ``soc_before_pct``: last SoC before the silence. ``net_ah``: integrated net charge, comparable
-within one
-``net_segment`` (a new one begins with every hole). ``awake_h``: hours awake before the rest, since the first period.
-``epoch`` changes with the pack or its counters; figures of two epochs never go together."""
+within one ``net_segment`` (a new one begins with every hole). ``awake_h``: hours awake before the rest, since the first
+period. ``epoch`` changes with the pack or its counters; figures of two epochs never go together."""
 
 _DIRECTIONS = np.array(["discharge", "unknown", "charge"])
 
@@ -50,8 +48,7 @@ def rest_readings(periods: pl.DataFrame, cell_count: int | None, rules: BatteryR
     """Rests of one device from its awake periods, in columns of ``REST_SCHEMA``, in order of time.
 
     ``periods``: rows of ``int_awake_period`` of one device, any order, all months. A period that GPS alone made is
-    none.
-    Without ``cell_count`` the mean cell is the voltage.
+    none. Without ``cell_count`` the mean cell is the voltage.
     """
     periods = _in_order(periods)
     if periods.is_empty():

@@ -1,12 +1,10 @@
 """State of health month by month: the car's claim, the echo, the independent value, the fused one, bias and trend.
 
-Belongs here: the rows of ``fct_soh_monthly`` of one device from its rests and capacity estimates. Does not belong
-here: single
-estimates (``capacity``), slopes (``trend``), where the inputs come from.
+Belongs here: the rows of ``fct_soh_monthly`` of one device from its rests and capacity estimates. Does not belong here:
+single estimates (``capacity``), slopes (``trend``), where the inputs come from.
 
 A month sees what lies up to its end and nothing later. 100 % is the nominal capacity of the registry, shown on every
-row; that
-new cars differ from it by 1 % is in every interval, that the registry may be wrong is not.
+row; that new cars differ from it by 1 % is in every interval, that the registry may be wrong is not.
 """
 
 from __future__ import annotations
@@ -77,9 +75,8 @@ SOH_SCHEMA: dict[str, pl.DataType] = {
     "measured_month": pl.String(),
 }
 """One row per device and month. ``method``: ocv+charge, ocv, charge (an echo of the BMS), none. Reasons for NULL: no
-capacity,
-no curve, not identifiable, too few, too uncertain. ``slope_verdict``: identified, not identifiable, too few (on the
-data-only interval)."""
+capacity, no curve, not identifiable, too few, too uncertain. ``slope_verdict``: identified, not identifiable, too few
+(on the data-only interval)."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Slope of capacity against time or cycles: from one car's data alone, and shrunk to what fleets do.
 
-Belongs here: robust slopes of single estimates with an interval that holds when errors last for weeks. Does not
-belong here:
-what an estimate is (``capacity``), the monthly table (``soh``).
+Belongs here: robust slopes of single estimates with an interval that holds when errors last for weeks. Does not belong
+here: what an estimate is (``capacity``), the monthly table (``soh``).
 """
 
 from __future__ import annotations

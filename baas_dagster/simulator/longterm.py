@@ -1,16 +1,12 @@
 """Cars over years, at the level where the statistics of the battery live: awake periods, rests, charging sessions.
 
 Belongs here: many cars at once, from drive to drive, with what their units would have written down at the edges of
-every
-awake period. Does not belong here: rows (``vehicle``, ``logger``), deliveries, and anything an estimator assumes.
+every awake period. Does not belong here: rows (``vehicle``, ``logger``), deliveries, and anything an estimator assumes.
 
-Physics and error sizes are those of ``vehicle``; the curves those of ``packs``. What years add: capacity falls along
-a path
-(flat, normal, fast, knee), the capacity the BMS counts with wanders around the true one with the fixed 4 %, every car
-may
-belong to a type of its own (curve and maker's table drawn anew), and single sessions and rests are bad. All arrays
-have one
-entry per car; time is whole seconds since 1970 in naive KST.
+Physics and error sizes are those of ``vehicle``; the curves those of ``packs``. What years add: capacity falls along a
+path (flat, normal, fast, knee), the capacity the BMS counts with wanders around the true one with the fixed 4 %, every
+car may belong to a type of its own (curve and maker's table drawn anew), and single sessions and rests are bad. All
+arrays have one entry per car; time is whole seconds since 1970 in naive KST.
 """
 
 from __future__ import annotations
