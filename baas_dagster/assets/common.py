@@ -1,7 +1,9 @@
 """What several assets share: the keys and the scope of a run, running dbt, and how a partition's rows are replaced."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -16,8 +18,8 @@ from baas_dagster.state import Unit, load, mark_failed
 from baas_dagster.telemetry.columns import TableKind
 
 __all__ = [
-    "asked", "in_parallel", "log_good_partitions", "materialized", "raw_files", "replace_devices", "replace_partitions",
-    "run_dbt", "set_scope", "table_schema", "write_quality",
+    "asked", "in_parallel", "log_good_partitions", "materialized", "only_new_garbage", "raw_files", "replace_devices",
+    "replace_partitions", "run_dbt", "set_scope", "table_schema", "write_quality",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -32,6 +34,19 @@ def asked(context: dg.AssetExecutionContext) -> list[str]:
             "the run covers no partition: its range runs against the order in which devices were registered"
         )
     return keys
+
+
+@contextmanager
+def only_new_garbage() -> Iterator[None]:
+    """Let garbage collection look at nothing that is there already, while many small objects are made.
+
+    Dagster and dbt hold millions of objects for good; walking through all of them again was a third of stitching.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:

@@ -17,6 +17,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, buil
 from baas_dagster.assets.common import (
     asked,
     materialized,
+    only_new_garbage,
     raw_files,
     replace_devices,
     run_dbt,
@@ -200,7 +201,7 @@ def odometer_chain(
     devices = asked(context)
     rules = _rules()
     shown = {}
-    with warehouse.open() as connection, step(progress, "stitching", len(devices), "devices"):
+    with warehouse.open() as connection, step(progress, "stitching", len(devices), "devices"), only_new_garbage():
         gates: dict[str, list[str]] = {}
         for device, month in connection.execute(
             "select distinct device_no, measured_month from ops.partition_gate"

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import datetime
 from math import asin, cos, radians, sin, sqrt
+from typing import NamedTuple
 
 __all__ = ["GpsRules", "GpsRun", "TrackPiece", "Travelled", "haversine_km", "track"]
 
@@ -28,12 +29,10 @@ class GpsRules:
     gps_glitch_max_s: float
 
 
-@dataclass(frozen=True)
-class GpsRun:
+class GpsRun(NamedTuple):
     """A run of positions without a silence and without an implausible step: ends in time and place, and kilometres.
 
     ``is_after_jump``: the step from the run just before is none that a car could drive.
-
     """
 
     from_at: datetime
@@ -46,8 +45,7 @@ class GpsRun:
     km: float
 
 
-@dataclass(frozen=True)
-class TrackPiece:
+class TrackPiece(NamedTuple):
     """A stretch of the cleaned track; ``bridged_km`` of its ``km`` is a chord over a silence."""
 
     kind: str

@@ -14,7 +14,7 @@ jump. Rises and falls that stay carry no kilometres of the odometer; what the wi
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import polars as pl
@@ -320,10 +320,10 @@ def stitch(
 
     day_rows = rows(kept[1], "service_date")
     by_kind = {kind: rows(kept[0].filter(pl.col("run_kind") == kind), "from_at", "run_no") for kind in _RUN_KINDS}
-    gps_rows = rows(kept[2].select("run_no", *(f.name for f in fields(GpsRun))), "from_at", "run_no")
+    gps_runs = kept[2].sort("from_at", "run_no").select(GpsRun._fields)
     gps_km = dict(kept[2].group_by("measured_month").agg(pl.col("km").sum()).iter_rows())
 
-    pieces = track([GpsRun(**{k: v for k, v in row.items() if k != "run_no"}) for row in gps_rows], rules.gps)
+    pieces = track([GpsRun(*row) for row in gps_runs.iter_rows()], rules.gps)
     travelled = Travelled(pieces)
     add_gps(day_rows, pieces, rules, ledger)
     add_speed(day_rows, by_kind["silence"], travelled, rules, ledger)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from math import cos, radians
 
@@ -31,7 +30,7 @@ def run(minute: float, minutes: float, from_km: float, to_km: float, *, after_ju
 
 
 def elsewhere(minute: float, minutes: float) -> GpsRun:
-    return replace(run(minute, minutes, 0, 0, after_jump=True), from_lat=1.0, from_lng=1.0, to_lat=1.0, to_lng=1.0)
+    return run(minute, minutes, 0, 0, after_jump=True)._replace(from_lat=1.0, from_lng=1.0, to_lat=1.0, to_lng=1.0)
 
 
 def kilometres(runs: list[GpsRun]) -> float:
@@ -70,13 +69,13 @@ def test_a_glitch_that_alternates_with_the_track_is_taken_out() -> None:
 
 
 def test_a_glitch_before_a_silence_is_taken_out() -> None:
-    near = replace(elsewhere(10.2, 0), from_lat=LAT + 5, to_lat=LAT + 5, from_lng=LNG, to_lng=LNG)
+    near = elsewhere(10.2, 0)._replace(from_lat=LAT + 5, to_lat=LAT + 5, from_lng=LNG, to_lng=LNG)
     runs = [run(0, 10, 0, 10), near, run(900, 10, 10, 20)]
     assert kilometres(runs) == pytest.approx(20, abs=0.01)
 
 
 def test_a_position_that_moved_for_good_adds_no_kilometre() -> None:
-    moved = replace(run(400, 10, 0, 10), from_lat=LAT + 40, to_lat=LAT + 40 + 10 / KM_PER_DEG, is_after_jump=True)
+    moved = run(400, 10, 0, 10)._replace(from_lat=LAT + 40, to_lat=LAT + 40 + 10 / KM_PER_DEG, is_after_jump=True)
     assert kilometres([run(0, 10, 0, 10), moved]) == pytest.approx(20, abs=0.01)
 
 
