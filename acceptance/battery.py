@@ -95,7 +95,7 @@ def soh_section(name: str, ran: Ran, seed: int) -> Section:
     paired = other.filter(pl.col("n_ocv") >= _MIN_PAIRS)
     fused = other.filter(pl.col("soh_pct").is_not_null())
     inside, known = fused.filter("is_inside").height, fused.height
-    identified = lfp.filter(pl.col("soh_ocv_pct").is_not_null()).height
+    identified = lfp.filter(pl.col("soh_ocv_pct").is_not_null() | pl.col("soc_bias_pct").is_not_null()).height
     section.figures += [
         _within(f"`soh_ocv_pct`, median error where >= {_MIN_PAIRS} rest pairs", paired, "ocv_error_pct", limit),
         *limit_figures(name, ran, seed, paired.filter(pl.col("soh_ocv_pct").is_not_null())),

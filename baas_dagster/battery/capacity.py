@@ -210,7 +210,7 @@ def covariances(rows: pl.DataFrame, rules: BatteryRules = RULES) -> tuple[Floats
 
 def rest_pair_estimates(rests: pl.DataFrame, curve: Curve, rules: BatteryRules = RULES) -> pl.DataFrame:
     """Capacity from every pair of rests of one device, method ``ocv``. Empty where the curve identifies none."""
-    if rests.is_empty() or curve.is_flat.mean() > rules.plateau_share:
+    if rests.is_empty() or curve.is_plateau:
         return pl.DataFrame(schema=ESTIMATE_SCHEMA)
     direction = direction_number(rests)
     read = soc_from_rest(rests["cell_v"].to_numpy(), direction, curve, rules)

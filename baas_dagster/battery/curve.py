@@ -76,6 +76,14 @@ class Curve:
         return flat
 
     @cached_property
+    def is_plateau(self) -> bool:
+        """Whether so much of it is flat that no rest voltage tells a state of charge, not even beside the flat part.
+
+        Where a plateau ends, a curve that is off by a few mV reads 80 % as full.
+        """
+        return bool(self.is_flat.mean() > self.rules.plateau_share)
+
+    @cached_property
     def covariance(self) -> Floats:
         """Systematic error of SoC between any two points of ``SOC_PCT``, points squared, (101, 101)."""
         together = correlation(SOC_PCT, SOC_PCT, self.correlation_pct)

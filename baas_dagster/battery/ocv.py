@@ -100,7 +100,7 @@ def learn(
     table (points), steps between rests and their rms residual (points), share of steps whose coulombs contradict the
     others (5 sd).
     """
-    if outside.is_flat.mean() > rules.plateau_share:
+    if outside.is_plateau:
         return None
     rests = rests.unique(["device_no", "rest_at"], keep="first", maintain_order=False).sort("device_no", "rest_at")
     own = rests.filter(pl.col("pack_type") == pack_type)

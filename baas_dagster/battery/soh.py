@@ -165,7 +165,7 @@ class _History:
         months = {name: _months(part["measured_month"]) for name, part in parts.items()}
         n = rests.height
         bias, soc, random, identified = np.full(n, np.nan), np.zeros(n), np.zeros(n), np.zeros(n, dtype=bool)
-        if curve is not None and n:
+        if curve is not None and n and not curve.is_plateau:
             read = soc_from_rest(rests["cell_v"].to_numpy(), direction_number(rests), curve, rules)
             shown = rests["soc_bms_pct"].fill_null(float("nan")).to_numpy()
             bias, soc, random, identified = shown - read.soc_pct, read.soc_pct, read.sd_random_pct, read.is_identifiable
@@ -247,7 +247,7 @@ class _History:
         rules, months = self.rules, self.month[name]
         if name == "ocv" and self.curve is None:
             return None, 0.0, "no curve"
-        if name == "ocv" and self.curve is not None and self.curve.is_flat.mean() > rules.plateau_share:
+        if name == "ocv" and self.curve is not None and self.curve.is_plateau:
             return None, 0.0, "not identifiable"
         mine = self.estimates[name]["epoch"].to_numpy() == epoch
         for length in range(rules.window_months, rules.window_months_max + 1):

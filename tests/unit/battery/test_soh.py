@@ -78,6 +78,14 @@ def test_a_plateau_is_said_to_be_not_identifiable() -> None:
     assert rows["method"][-1] == "charge"
 
 
+def test_a_plateau_that_lies_higher_than_the_curve_says_is_no_full_battery() -> None:
+    """Just above its plateau a curve is steep again: 15 mV of error there would be 15 points of charge."""
+    true, believed = (np.interp(np.arange(101.0), [0, 10, 95, 100], [2.8, 3.25, top, 3.5]) for top in (3.33, 3.27))
+    rows = table(periods(90, ocv_v=true), sessions(40), a_curve(believed, chemistry="LFP"))
+    assert rows["soc_bias_pct"].is_null().all()
+    assert rows["n_soc_bias"].to_list() == [0] * rows.height
+
+
 def test_the_cars_claim_passes_through() -> None:
     claims = pl.DataFrame({"measured_month": ["2023-01"], "soh_bms_pct": [100.0], "bms_min_deter_pct": [3.2]})
     rows = table(periods(20), claims=claims)
