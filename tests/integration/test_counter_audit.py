@@ -9,6 +9,7 @@ from acceptance.counters import Fault, audit, drive_months
 from tests.conftest import Homes
 
 MONTHS = 9
+HEALTHY = 12
 ONSET = 5
 FAULTS = {
     "asymmetry": Fault("3 % asymmetry", asymmetry=0.03, from_month=ONSET),
@@ -19,9 +20,9 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: object) -> pl.DataFrame:
     homes = Homes(tmp_path_factory.mktemp("audited"), parsed_dbt)  # type: ignore[arg-type]
-    cars = {f"healthy|{i}": (i, Fault("healthy")) for i in range(6)}
+    cars = {f"healthy|{i:02d}": (i, Fault("healthy")) for i in range(HEALTHY)}
     for name, fault in FAULTS.items():
-        cars |= {f"{name}|{i}": (10 + i, fault) for i in range(3)}
+        cars |= {f"{name}|{i}": (HEALTHY + i, fault) for i in range(3)}
     found = audit(cars, MONTHS, seed=1, home=homes.new().home)
     return found.with_columns(month=pl.col("measured_month").rank("dense").over("device_no") - 1)
 
@@ -52,6 +53,20 @@ def test_healthy_cars_are_not_flagged(audited: pl.DataFrame) -> None:
     assert healthy["verdict"].unique().to_list() == ["ok"]
     inside = healthy.select(pl.col("charge_balance_ratio").is_between("charge_balance_lo", "charge_balance_hi").all())
     assert inside.item()
+
+
+def test_the_expected_offset_is_that_of_the_cars_sensor_and_none_where_the_counters_failed(
+    audited: pl.DataFrame,
+) -> None:
+    last = audited.filter(pl.col("month") == MONTHS - 1)
+    healthy = last.filter(pl.col("device_no").str.starts_with("healthy")).sort("device_no")
+    true = [drive_months(i, 1, 1, Fault("healthy"))[0].current_offset_a for i in range(HEALTHY)]
+    off = healthy["expected_offset_a"] - pl.Series(true)
+    assert (off.abs() <= 3 * healthy["expected_offset_sd_a"]).all()
+    assert off.pow(2).mean() < 0.5 * pl.Series(true).pow(2).mean(), "it says more than that sensors are good to 0.1 A"
+    failed = audited.filter(pl.col("verdict") == "drift")
+    assert failed.height
+    assert failed["expected_offset_a"].is_null().all()
 
 
 def test_counters_that_begin_anew_fall_once_and_rise_from_there() -> None:

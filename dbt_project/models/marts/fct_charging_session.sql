@@ -12,8 +12,8 @@ fragments as (
     select * from {{ ref('int_stitched_fragment') }}
 ),
 
-drift_month as (
-    select * from {{ ref('int_counter_drift_month') }}
+counter_trust as (
+    select * from {{ ref('int_counter_trust') }}
 ),
 
 paused as (
@@ -238,17 +238,27 @@ judged as (
 audited as (
     select
         judged.*,
-        drift_month.device_no is not null as is_counter_failed
+        coalesce(counter_trust.is_failed, false) as is_counter_failed,
+        -- what leaves the car through its socket is so small a current that the offset of the sensor is a part of it
+        case
+            when
+                judged.direction = 'out'
+                and abs(counter_trust.expected_offset_a) * judged.charging_s / 3600
+                <= {{ var('offset_share_max') }} * judged.charge_integral_ah
+                then counter_trust.expected_offset_a * judged.charging_s / 3600
+            else 0e0
+        end as offset_ah
     from judged
-    left join drift_month
+    left join counter_trust
         on
-            judged.device_no = drift_month.device_no
-            and {{ month_of(kst_day('judged.started_at')) }} = drift_month.measured_month
+            judged.device_no = counter_trust.device_no
+            and {{ month_of(kst_day('judged.started_at')) }} = counter_trust.measured_month
 ),
 
 methods as (
     select
         *,
+        coalesce(offset_ah * energy_integral_kwh / nullif(charge_integral_ah, 0), 0e0) as offset_kwh,
         case
             when is_counter_failed and is_integral_whole then 'integral, counter failed its audit'
             when is_counter_failed and is_counter_moving then 'counter, failed its audit'
@@ -382,18 +392,19 @@ select
     methods.evidence,
     methods.soc_start_pct,
     methods.soc_end_pct,
-    case when methods.direction = 'out' then -1 else 1 end * case
+    case when methods.direction = 'out' then -1 else 1 end * (methods.offset_kwh + case
         when methods.energy_method like 'counter%' then methods.energy_counter_kwh
         when methods.energy_method like 'integral%' then methods.energy_integral_kwh
-    end as energy_kwh,
-    case when methods.direction = 'out' then -1 else 1 end * case
+    end) as energy_kwh,
+    case when methods.direction = 'out' then -1 else 1 end * (methods.offset_ah + case
         when methods.energy_method like 'counter%' and methods.charge_counter_ah is not null
             then methods.charge_counter_ah
         -- over a silence that only the energy counter saw, the charge seen awake is not the session's
         when methods.energy_method like 'counter%' and methods.is_integral_whole then methods.charge_integral_ah
         when methods.energy_method like 'integral%' then methods.charge_integral_ah
-    end as charge_ah,
+    end) as charge_ah,
     methods.energy_method,
+    case when methods.direction = 'out' then -methods.offset_kwh else methods.offset_kwh end as offset_kwh,
     methods.energy_counter_kwh,
     methods.energy_integral_kwh,
     methods.charge_counter_ah,

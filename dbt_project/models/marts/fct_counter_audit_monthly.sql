@@ -220,6 +220,7 @@ erred as (
 compared as (
     select
         *,
+        power(recent_parked_sd_a, 2) + power(recent_se_a, 2) as balance_var,
         sqrt(power({{ var('current_offset_sd_a') }}, 2) + power(recent_parked_sd_a, 2) + power(recent_se_a, 2))
             as healthy_sd_a,
         recent_rate_a - before_rate_a as change_a,
@@ -239,6 +240,8 @@ tested as (
         max(recent_rate_a) filter (where window_months = 1) as rate_a,
         max(recent_se_a) filter (where window_months = 1) as rate_se_a,
         max(recent_n) filter (where window_months = 1) as n,
+        min(balance_var) as balance_var,
+        min_by(recent_rate_a, balance_var) as balance_rate_a,
         max(abs(recent_rate_a) / nullif(healthy_sd_a, 0)) as healthy_z,
         max_by(recent_rate_a, abs(recent_rate_a) / nullif(healthy_sd_a, 0)) as healthy_rate_a,
         max(abs(change_a) / nullif(change_sd_a, 0)) as change_z,
@@ -293,6 +296,8 @@ figures as (
         tested.n,
         tested.rate_a,
         tested.rate_se_a,
+        tested.balance_var,
+        tested.balance_rate_a,
         tested.healthy_z,
         tested.healthy_rate_a,
         tested.change_z,
@@ -337,6 +342,19 @@ flagged as (
             when rate_a is null then 'SoC does not move'
         end as lacking
     from figures
+),
+
+-- what a healthy sensor has (0 +- 0.1 A) and what the balance says of this one, each by how sure it is
+expected as (
+    select
+        *,
+        case
+            when
+                gated_by is null and reset_at is null
+                and not (is_voltage_off or is_time_slow or is_beyond_healthy or is_changed)
+                then 1 / (1 + balance_var / power({{ var('current_offset_sd_a') }}, 2))
+        end as balance_share
+    from flagged
 )
 
 select
@@ -354,6 +372,8 @@ select
     rate_a as current_offset_a,
     rate_a - {{ var('interval_z') }} * rate_se_a as current_offset_lo_a,
     rate_a + {{ var('interval_z') }} * rate_se_a as current_offset_hi_a,
+    balance_share * balance_rate_a as expected_offset_a,
+    sqrt(balance_share * balance_var) as expected_offset_sd_a,
     change_a as offset_change_a,
     implied_voltage_v,
     op_time_ratio,
@@ -398,4 +418,4 @@ select
     end as reason,
     device_no,
     measured_month
-from flagged
+from expected

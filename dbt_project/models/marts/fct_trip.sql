@@ -7,8 +7,8 @@ parts as (
     select * from {{ ref('int_trip_part') }}
 ),
 
-drift_month as (
-    select * from {{ ref('int_counter_drift_month') }}
+counter_trust as (
+    select * from {{ ref('int_counter_trust') }}
 ),
 
 sums as (
@@ -98,12 +98,12 @@ trips as (
 audited as (
     select
         trips.*,
-        drift_month.device_no is not null as is_counter_failed
+        coalesce(counter_trust.is_failed, false) as is_counter_failed
     from trips
-    left join drift_month
+    left join counter_trust
         on
-            trips.device_no = drift_month.device_no
-            and {{ month_of('trips.service_date') }} = drift_month.measured_month
+            trips.device_no = counter_trust.device_no
+            and {{ month_of('trips.service_date') }} = counter_trust.measured_month
 ),
 
 methods as (
