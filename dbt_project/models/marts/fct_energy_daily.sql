@@ -61,7 +61,13 @@ charged as (
         case
             when sessions.energy_method like 'counter%' then session_part.counter_kwh
             when sessions.energy_method like 'integral%' then session_part.integral_kwh
-        end as energy_kwh,
+        end
+        -- what the session holds for the offset of the sensor, by the time that current flowed
+        - coalesce(
+            sessions.offset_kwh * session_part.charging_s
+            / nullif(sum(session_part.charging_s) over (partition by sessions.device_no, sessions.session_id), 0),
+            0e0
+        ) as energy_kwh,
         sessions.device_no
     from session_part
     inner join sessions
