@@ -265,7 +265,10 @@ def counters_section(seed: int, healthy: int = 160, faulty: int = 40, months: in
                 )
             )
             if start == 0:
-                offsets = {device: _car(cars[device][0], months, seed).current_offset_a for device in mine["device_no"]}
+                offsets = {
+                    device: _car(cars[device][0], months, seed).current_offset_a
+                    for device in mine["device_no"].unique()
+                }
                 best = _best_share(fault, mine.filter(pl.col("month") < within), offsets)
                 section.figures.append(
                     Figure(
