@@ -22,6 +22,10 @@ AH = 100.0
 PLAIN, NO_COUNTERS, NO_CELLS, FLAT_SOC, MINUTE, SWAPPED, PADDED, GPS_ONLY, SLOW_CLOCK, SMALLER = (
     f"0129000{number}" for number in range(4001, 4011)
 )
+NO_VOLTAGE, NO_CURRENT, NO_MOTION, SILENT_DRIVES = (f"0129000{number}" for number in range(4011, 4015))
+ENERGY_COUNTERS = ("cumul_pw_chrgd", "cumul_pw_dischrgd")
+HOUR_KWH = 30 * 0.35
+"""What the car takes from the pack in its hour of driving."""
 
 
 def days_of(device: str, dt_s: int = 10) -> list[Row]:
@@ -98,6 +102,10 @@ CARS: dict[str, Callable[[int, Row], Row]] = {
     SWAPPED: _swapped,
     PADDED: lambda _, row: row | {"mod_temp_list": "8,9,8,0,0,215"},
     SMALLER: _smaller,
+    NO_VOLTAGE: _without("pack_volt", *ENERGY_COUNTERS),
+    NO_CURRENT: _without("pack_current"),
+    NO_MOTION: _without("emobility_spd", "odometer"),
+    SILENT_DRIVES: lambda _, row: row,
     SLOW_CLOCK: lambda number, row: row | {"op_time": f"{9e5 + number:.0f}"},
 }
 
@@ -108,6 +116,8 @@ def published(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: Path) -> Set
     folder = tmp_path_factory.mktemp("lacking")
     for device, change in CARS.items():
         rows = [change(i, row) for i, row in enumerate(days_of(device, 60 if device == MINUTE else 10))]
+        if device == SILENT_DRIVES:  # every second day nothing is logged of the drive
+            rows = [row for i, row in enumerate(rows) if i // 361 % 4 != 2]
         put_zip(folder / f"bms_{device}.zip", f"bms_{device}_2023-01.csv", psql(rows))
     fixes = gps_rows(GPS_ONLY, datetime(2023, 1, 3, 8), n=60)
     put_zip(folder / f"gps_{GPS_ONLY}.zip", f"gps_{GPS_ONLY}_2023-01.csv", psql(fixes))
@@ -217,12 +227,58 @@ def test_a_day_without_sessions_took_nothing_only_where_the_pack_is_metered(publ
     energy = ("charged_kwh", "charged_dc_kwh", "v2l_kwh")
     unknown = rows_of(published, "fct_energy_daily", GPS_ONLY)
     assert unknown.select(energy).rows() == [(None, None, None)]
+    assert unknown.select("driven_net_kwh", "regen_kwh", "parked_kwh").rows() == [(None, None, None)]
     assert unknown["session_count"].to_list() == [0]
     for device in (PLAIN, NO_COUNTERS, NO_CELLS):
         days = rows_of(published, "fct_energy_daily", device)
         assert days["charged_kwh"].null_count() == 0
         sessions = rows_of(published, "fct_charging_session", device)
         assert days["charged_kwh"].sum() == pytest.approx(sessions["energy_kwh"].sum(), abs=1e-9)
+
+
+def test_a_current_without_a_voltage_is_a_charge_and_no_energy(published: Settings) -> None:
+    sessions = rows_of(published, "fct_charging_session", NO_VOLTAGE)
+    assert sessions.height == DAYS
+    assert set(sessions["energy_method"]) == {"none: no voltage and no counter"}
+    assert sessions["energy_kwh"].null_count() == sessions["energy_integral_kwh"].null_count() == DAYS
+    assert sessions["charge_ah"].is_between(25, 34).all()
+    trips = rows_of(published, "fct_trip", NO_VOLTAGE)
+    assert set(trips["energy_method"]) == {"none: no voltage and no counters"}
+    assert trips["energy_net_kwh"].null_count() == trips.height == DAYS
+    days = rows_of(published, "fct_energy_daily", NO_VOLTAGE)
+    assert days["charged_kwh"].null_count() == days["driven_net_kwh"].null_count() == DAYS
+    assert days["parked_kwh"].drop_nulls().is_empty()
+
+
+def test_a_charge_without_a_power_is_fast_only_when_it_was_fast(published: Settings) -> None:
+    sessions = rows_of(published, "fct_charging_session", NO_CURRENT)
+    assert sessions.height
+    assert set(sessions["mode"]) <= {"AC", "UNKNOWN"}
+    assert set(sessions["energy_method"]) == {"counter"}
+    assert sessions["energy_kwh"].is_between(8, 13).all()
+    days = rows_of(published, "fct_energy_daily", NO_CURRENT)
+    assert days["charged_dc_kwh"].sum() == 0
+    assert days["charged_kwh"].sum() == pytest.approx(sessions["energy_kwh"].sum(), abs=1e-9)
+    parked = rows_of(published, "fct_parked_loss", NO_CURRENT)
+    assert parked["idle_h"].to_list() == [0.0], "a car that charges does not idle"
+
+
+def test_without_speed_and_odometer_nobody_knows_what_was_driven(published: Settings) -> None:
+    days = rows_of(published, "fct_energy_daily", NO_MOTION)
+    assert days["charged_kwh"].null_count() == 0
+    assert days["driven_net_kwh"].null_count() == days["parked_kwh"].null_count() == DAYS
+    parked = rows_of(published, "fct_parked_loss", NO_MOTION)
+    assert parked["idle_h"].to_list() == parked["idle_kwh"].to_list() == [None]
+    assert "neither speed nor odometer" in parked["missing_because"].item()
+
+
+def test_a_drive_in_a_silence_takes_what_the_counters_say(published: Settings) -> None:
+    days = rows_of(published, "fct_energy_daily", SILENT_DRIVES).sort("service_date")
+    assert days["driven_net_kwh"].null_count() == 0
+    assert days["driven_net_kwh"].sum() == pytest.approx(DAYS * HOUR_KWH, rel=0.02)
+    silent = days.filter(pl.col("trip_count") == 0)
+    assert silent.height == DAYS // 2
+    assert silent["driven_net_kwh"].min() > 0
 
 
 def test_an_operating_time_that_runs_slow_is_a_drift(published: Settings) -> None:

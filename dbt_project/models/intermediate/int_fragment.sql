@@ -50,6 +50,8 @@ fragments as (
         coalesce({{ fixed_sum('charge_step_kwh') }}, 0e0) as charge_kwh,
         coalesce({{ fixed_sum('discharge_step_kwh') }}, 0e0) as discharge_kwh,
         coalesce({{ fixed_sum('pair_s') }}, 0e0) as integrated_s,
+        -- a current without a voltage is a charge and no energy
+        coalesce({{ fixed_sum('case when charge_step_kwh is not null then pair_s end') }}, 0e0) as energy_s,
         coalesce(sum({{ fixed('pair_s') }}) filter (where interval_s > {{ var('integral_max_s') }}), 0) as bridged_s,
         coalesce(sum({{ fixed('interval_s') }}) filter (where pair_s is null and not is_waking), 0) as lost_s,
         -- counters
@@ -200,6 +202,7 @@ select
     edged.charge_kwh,
     edged.discharge_kwh,
     edged.integrated_s,
+    edged.energy_s,
     cast(edged.bridged_s as double) as bridged_s,
     cast(edged.lost_s as double) as lost_s,
     edged.charged_total_ah_from as charged_total_from_ah,

@@ -55,6 +55,7 @@ from_fragments as (
         plug_step_kwh,
         quick_step_kwh,
         integrated_s,
+        energy_s,
         bridged_s,
         lost_s,
         0e0 as silence_s,
@@ -76,10 +77,7 @@ from_fragments as (
     from fragments
     where
         state in ('CHARGE', 'V2L')
-        or (
-            state in ('AWAKE', 'IDLE') and current_max_a is null
-            and step_last_pct - soc_first_pct >= {{ var('inferred_min_soc_pct') }}
-        )
+        or {{ is_unmetered_charge() }}
 ),
 
 from_silences as (
@@ -111,6 +109,7 @@ from_silences as (
         plug_step_kwh,
         quick_step_kwh,
         0e0 as integrated_s,
+        0e0 as energy_s,
         0e0 as bridged_s,
         0e0 as lost_s,
         silence_s,

@@ -1,16 +1,46 @@
 {{ config(materialized='ephemeral', tags=['stitched']) }}
 -- One row per silence: what lies between two awake periods of a device in scope, whatever months they are of, with what
--- SoC, counters and odometer say of it. Gated months are left out: they are part of a silence. A row whose gap is no
--- longer than a logging gap is no silence but a joint: the two periods were cut by the month's edge.
+-- SoC, counters and odometer say of it. Gated months are left out: they are part of a silence, and what was charged or
+-- taken in one is not known of the silence. A row whose gap is no longer than a logging gap is no silence but a joint:
+-- the two periods were cut by the month's edge.
 {%- set counters = [
     ('charged_total', 'ah'), ('discharged_total', 'ah'), ('charged_total', 'kwh'), ('discharged_total', 'kwh'),
     ('plug_total', 'kwh'), ('quick_total', 'kwh'),
 ] %}
 with
 
-periods as (
+good_periods as (
     select * from {{ ref('int_awake_period') }}
     where {{ devices_in_scope() }} and {{ outside_gates() }}
+),
+
+good_months as (
+    select distinct
+        device_no,
+        measured_month
+    from good_periods
+),
+
+gates_before as (
+    select
+        count(distinct gate.measured_month) as gate_count,
+        months.device_no,
+        months.measured_month
+    from good_months as months
+    inner join {{ source('ops', 'partition_gate') }} as gate
+        on months.device_no = gate.device_no and months.measured_month > gate.measured_month
+    group by months.device_no, months.measured_month
+),
+
+periods as (
+    select
+        good_periods.*,
+        coalesce(gates_before.gate_count, 0) as gate_count
+    from good_periods
+    left join gates_before
+        on
+            good_periods.device_no = gates_before.device_no
+            and good_periods.measured_month = gates_before.measured_month
 ),
 
 -- a counter that never moves is no counter
@@ -44,11 +74,13 @@ paired as (
         lat_first as lat_after,
         lng_first as lng_after,
         lag(module_temp_last_c) over w as temp_before_c,
+        gate_count > lag(gate_count) over w as is_over_gate,
         -- a fall of a counter is a reset, another number of cells another pack: nothing can be said
         {%- for name, unit in counters %}
         case
             when
                 coalesce(cell_slot_count = lag(cell_slot_count) over w, true)
+                and gate_count = lag(gate_count) over w
                 and {{ name }}_first_{{ unit }} >= lag({{ name }}_last_{{ unit }}) over w
                 then {{ name }}_first_{{ unit }} - lag({{ name }}_last_{{ unit }}) over w
         end as {{ name }}_step_{{ unit }},
@@ -106,6 +138,7 @@ measured as (
         - case when odometer_step_km is null then coalesce(discharged_total_step_ah, 0e0) else 0e0 end
             as charged_in_ah,
         odometer_step_km,
+        is_over_gate,
         coalesce(odometer_step_km >= {{ var('silence_moved_km') }}, false) as has_moved,
         device_no
     from told
@@ -116,7 +149,7 @@ select
     silence_s <= {{ var('logging_gap_s') }} as is_joint,
     -- counters decide where there are any: a BMS that re-anchors its SoC over a rest lets it rise without a charge
     case
-        when silence_s <= {{ var('logging_gap_s') }} then null
+        when silence_s <= {{ var('logging_gap_s') }} or is_over_gate then null
         when plug_step_kwh is not null
             then case when plug_step_kwh >= {{ var('inferred_min_kwh') }} then 'plug counter' end
         when charged_step_kwh is not null and not has_moved

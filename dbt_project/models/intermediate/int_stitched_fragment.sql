@@ -84,6 +84,7 @@ select
     charge_kwh + greatest(coalesce(joint_ah * joint_v / 1000, 0e0), 0e0) as charge_kwh,
     discharge_kwh + greatest(-coalesce(joint_ah * joint_v / 1000, 0e0), 0e0) as discharge_kwh,
     integrated_s + case when joint_ah is not null then joint_s else 0e0 end as integrated_s,
+    energy_s + case when joint_ah is not null and joint_v is not null then joint_s else 0e0 end as energy_s,
     bridged_s + case when joint_ah is not null and joint_s > {{ var('integral_max_s') }} then joint_s else 0e0 end
         as bridged_s,
     lost_s + case when joint_ah is null then coalesce(joint_s, 0e0) else 0e0 end as lost_s,
@@ -110,6 +111,7 @@ select
     odometer_from_km,
     odometer_to_km,
     speed_km,
+    speed_mean_kmh is not null as has_speed,
     current_first_a,
     current_last_a,
     current_max_a,

@@ -157,6 +157,7 @@ select
     interval_median_s,
     message_count,
     integrated_s,
+    energy_s,
     lost_s,
     soc_first_pct,
     soc_last_pct,

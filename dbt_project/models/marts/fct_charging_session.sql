@@ -106,10 +106,12 @@ sums as (
         {{ fixed_sum('charging_s') }} as charging_s,
         {{ fixed_sum('silence_s') }} as silence_s,
         {{ fixed_sum('integrated_s') }} as integrated_s,
+        {{ fixed_sum('energy_s') }} as energy_s,
         {{ fixed_sum('bridged_s') }} as bridged_s,
         {{ fixed_sum('lost_s') }} as lost_s,
         {{ fixed_sum('integral_ah') }} as charge_integral_ah,
-        {{ fixed_sum('integral_kwh') }} as energy_integral_kwh,
+        case when sum(energy_s) > 0 or sum(integrated_s) = 0 then {{ fixed_sum('integral_kwh') }} end
+            as energy_integral_kwh,
         case when bool_and(counter_ah is not null) then {{ fixed_sum('counter_ah') }} end as charge_counter_ah,
         case when bool_and(counter_kwh is not null) then {{ fixed_sum('counter_kwh') }} end as energy_counter_kwh,
         {{ fixed_sum('plug_step_kwh') }} as plug_kwh,
@@ -220,14 +222,19 @@ judged as (
             not is_inferred and silence_s = 0
             and integrated_s >= {{ var('integral_share_min') }} * (integrated_s + lost_s),
             false
-        ) as is_integral_whole,
+        ) as is_charge_whole,
+        coalesce(
+            not is_inferred and silence_s = 0
+            and energy_s >= {{ var('integral_share_min') }} * (integrated_s + lost_s),
+            false
+        ) as is_energy_whole,
         -- rows too far apart leave out the minutes in which the current rises and falls
         coalesce(bridged_s <= {{ var('bridged_share_fine') }} * integrated_s, false) as is_integral_fine,
         coalesce(
             energy_counter_kwh is not null
             and not (
                 energy_counter_kwh < {{ var('counter_step_kwh') }}
-                and energy_integral_kwh > 5 * {{ var('counter_step_kwh') }}
+                and coalesce(energy_integral_kwh, 0e0) > 5 * {{ var('counter_step_kwh') }}
             ),
             false
         ) as is_counter_moving
@@ -260,18 +267,21 @@ methods as (
         *,
         coalesce(offset_ah * energy_integral_kwh / nullif(charge_integral_ah, 0), 0e0) as offset_kwh,
         case
-            when is_counter_failed and is_integral_whole then 'integral, counter failed its audit'
+            when is_counter_failed and is_energy_whole then 'integral, counter failed its audit'
             when is_counter_failed and is_counter_moving then 'counter, failed its audit'
             -- the integral lies within the resolution of the counter, and is finer
             when
-                is_counter_moving and is_integral_whole and is_integral_fine
+                is_counter_moving and is_energy_whole and is_integral_fine
                 and abs(energy_counter_kwh - energy_integral_kwh) <= 2 * {{ var('counter_step_kwh') }}
                 then 'integral, counter agrees'
             when is_counter_moving then 'counter'
-            when is_integral_whole then 'integral'
+            when is_energy_whole then 'integral'
+            when is_inferred and silence_s = 0 then 'none: no current and no counter'
             when is_inferred then 'none: no counter over the silence'
-            when energy_integral_kwh > 0 and silence_s = 0 then 'integral of parts'
-            else 'none: silence without a counter'
+            when silence_s > 0 then 'none: silence without a counter'
+            when energy_s < {{ var('integral_share_min') }} * integrated_s then 'none: no voltage and no counter'
+            when energy_integral_kwh > 0 then 'integral of parts'
+            else 'none: rows too far apart and no counter'
         end as energy_method
     from audited
 ),
@@ -383,8 +393,8 @@ select
             and methods.quick_kwh * 2 >= coalesce(methods.plug_kwh, 0)
             then 'DC'
         when not methods.is_inferred and methods.power_max_kw is not null then 'AC'
-        -- so much in so short a silence
-        when methods.energy_counter_kwh > {{ var('dc_min_kw') }} * methods.silence_s / 3600 then 'DC'
+        -- so much in so short a time
+        when methods.energy_counter_kwh > {{ var('dc_min_kw') }} * nullif(methods.duration_s, 0) / 3600 then 'DC'
         when methods.quick_kwh is not null and methods.plug_kwh >= {{ var('inferred_min_kwh') }} then 'AC'
         else 'UNKNOWN'
     end as mode,
@@ -400,8 +410,7 @@ select
         when methods.energy_method like 'counter%' and methods.charge_counter_ah is not null
             then methods.charge_counter_ah
         -- over a silence that only the energy counter saw, the charge seen awake is not the session's
-        when methods.energy_method like 'counter%' and methods.is_integral_whole then methods.charge_integral_ah
-        when methods.energy_method like 'integral%' then methods.charge_integral_ah
+        when methods.energy_method like 'integral%' or methods.is_charge_whole then methods.charge_integral_ah
     end) as charge_ah,
     methods.energy_method,
     case when methods.direction = 'out' then -methods.offset_kwh else methods.offset_kwh end as offset_kwh,
@@ -410,7 +419,7 @@ select
     methods.charge_counter_ah,
     methods.charge_integral_ah,
     case
-        when not methods.is_inferred
+        when methods.is_energy_whole
             then
                 100 * (methods.energy_counter_kwh - methods.energy_integral_kwh)
                 / nullif(methods.energy_integral_kwh, 0)
@@ -420,7 +429,7 @@ select
         as gap_share,
     cast(methods.period_count as integer) as period_count,
     methods.power_max_kw,
-    methods.energy_integral_kwh / nullif(methods.integrated_s, 0) * 3600 as power_mean_kw,
+    methods.energy_integral_kwh / nullif(methods.energy_s, 0) * 3600 as power_mean_kw,
     case when not methods.is_inferred then methods.charging_s / 60 end as charging_min,
     least(connections.connected_at, methods.started_at) as connected_at,
     greatest(connections.disconnected_at, methods.ended_at) as disconnected_at,

@@ -1,11 +1,17 @@
 {{ config(unique_key=['device_no'], tags=['stitched']) }}
 -- One row per device, month, band kind (all, ambient, speed, season) and band: what the trips that began in the month
--- took from the pack per distance. Ratio of sums over the trips whose energy is known. Stitched.
+-- took from the pack per distance. Ratio of sums over the trips whose energy is known; one too short for an energy of
+-- its own by counters counts with what they say: their steps, lost in one trip, add up over many. Stitched.
 with
 
 trips as (
     select
-        trip.*,
+        trip.device_no,
+        trip.measured_month,
+        trip.distance_km,
+        trip.speed_mean_kmh,
+        coalesce(trip.energy_net_kwh, trip.energy_counter_kwh) as net_kwh,
+        case when trip.energy_net_kwh is null then trip.regen_counter_kwh else trip.energy_regen_kwh end as regen_kwh,
         extract(month from trip.started_at) as calendar_month,
         {{ band_of('trip.ambient_mean_c', var('temperature_band_c')) }} as ambient_from_c
     from {{ ref('fct_trip') }} as trip
@@ -55,15 +61,14 @@ summed as (
         band,
         count(*) as trip_count,
         {{ fixed_sum('distance_km') }} as trip_km,
-        count(energy_net_kwh) as n,
-        {{ fixed_sum('case when energy_net_kwh is not null then distance_km end') }} as distance_km,
-        {{ fixed_sum('energy_net_kwh') }} as energy_net_kwh,
-        {{ fixed_sum('distance_km * distance_km * case when energy_net_kwh is not null then 1 end') }}
-            as distance_square,
-        {{ fixed_sum('energy_net_kwh * energy_net_kwh') }} as energy_square,
-        {{ fixed_sum('energy_net_kwh * distance_km') }} as energy_distance,
-        {{ fixed_sum('case when energy_regen_kwh is not null then energy_out_kwh end') }} as out_kwh,
-        {{ fixed_sum('case when energy_out_kwh is not null then energy_regen_kwh end') }} as regen_kwh,
+        count(net_kwh) as n,
+        {{ fixed_sum('case when net_kwh is not null then distance_km end') }} as distance_km,
+        {{ fixed_sum('net_kwh') }} as energy_net_kwh,
+        {{ fixed_sum('distance_km * distance_km * case when net_kwh is not null then 1 end') }} as distance_square,
+        {{ fixed_sum('net_kwh * net_kwh') }} as energy_square,
+        {{ fixed_sum('net_kwh * distance_km') }} as energy_distance,
+        {{ fixed_sum('net_kwh + regen_kwh') }} as out_kwh,
+        {{ fixed_sum('case when net_kwh is not null then regen_kwh end') }} as regen_kwh,
         device_no,
         measured_month
     from banded
@@ -82,20 +87,20 @@ judged as (
     from summed
 ),
 
--- standard error of a ratio of sums (Cochran, Sampling Techniques, 1977, 6.4): residuals of each trip from the ratio
+-- half a 90 % interval of a ratio of sums (Cochran, Sampling Techniques, 1977, 6.4): residuals of the trips from it
 erred as (
     select
         *,
         case
             when n >= {{ var('efficiency_min_n') }}
-                then sqrt(
+                then {{ student_t('n - 1e0') }} * sqrt(
                     greatest(
                         energy_square - 2 * kwh_per_km * energy_distance
                         + kwh_per_km * kwh_per_km * distance_square,
                         0e0
                     ) * n / (n - 1e0)
                 ) / nullif(distance_km, 0)
-        end as se_kwh_per_km
+        end as half_kwh_per_km
     from judged
 )
 
@@ -105,10 +110,8 @@ select
     distance_km,
     energy_net_kwh,
     case when missing_because is null then 100 * kwh_per_km end as kwh_per_100km,
-    case when missing_because is null then 100 * (kwh_per_km - {{ var('interval_z') }} * se_kwh_per_km) end
-        as kwh_per_100km_lo,
-    case when missing_because is null then 100 * (kwh_per_km + {{ var('interval_z') }} * se_kwh_per_km) end
-        as kwh_per_100km_hi,
+    case when missing_because is null then 100 * (kwh_per_km - half_kwh_per_km) end as kwh_per_100km_lo,
+    case when missing_because is null then 100 * (kwh_per_km + half_kwh_per_km) end as kwh_per_100km_hi,
     case when out_kwh >= {{ var('efficiency_min_kwh') }} then 100 * regen_kwh / out_kwh end as regen_share_pct,
     n,
     trip_count,

@@ -1,13 +1,14 @@
 {{ config(unique_key=['device_no'], tags=['stitched']) }}
 -- One row per device and KST day, from the device's first day with rows to its last one: the energy of sessions and
 -- trips cut at midnight, so that days add up to them. Days of a gated month are rows without figures; a day on which
--- the car could have charged without anybody metering it has no energy charged.
+-- the car could have charged, or did drive, without anybody metering it has no energy charged, or driven.
 with
 
 days as (
     select
         service_date,
         gated_by,
+        unlogged_km,
         device_no,
         measured_month
     from {{ ref('fct_mileage_daily') }}
@@ -74,8 +75,7 @@ charged as (
         on session_part.device_no = sessions.device_no and session_part.session_id = sessions.session_id
 ),
 
--- a silence is cut at midnight by time; what a session took in it is taken to have come evenly, on the days that have
--- figures: a gated month in between has none
+-- a silence is cut at midnight by time; what a session took in it is taken to have come evenly
 cut as (
     select
         charged.mode,
@@ -94,7 +94,7 @@ cut as (
         on
             charged.device_no = days.device_no
             and days.service_date between charged.from_date and charged.to_date
-    where charged.from_date < charged.to_date and days.gated_by is null
+    where charged.from_date < charged.to_date
 ),
 
 charged_day as (
@@ -128,10 +128,11 @@ charge_sums as (
     group by device_no, service_date
 ),
 
--- what would have shown a charge: the current, or the energy counter
+-- what would have shown a charge: the current, or the energy counter; and a drive: the speed, or the odometer
 meter_month as (
     select
         bool_or(current_max_a is not null or (is_charged_kwh_alive and charged_step_kwh is not null)) as is_metered,
+        bool_or(has_speed or odometer_to_km is not null) as is_motion_seen,
         device_no,
         measured_month
     from fragments
@@ -141,6 +142,7 @@ meter_month as (
 meter as (
     select
         bool_or(is_metered) as is_metered,
+        bool_or(is_motion_seen) as is_motion_seen,
         device_no
     from meter_month
     group by device_no
@@ -184,6 +186,42 @@ driven as (
     group by device_no, service_date
 ),
 
+-- silences in which the car drove, cut at midnight by time. One inside a trip is the trip's; what a silence charged is
+-- no recuperation
+silent_drive as (
+    select
+        {{ kst_day('days.on_date') }} as service_date,
+        {{ seconds_between(
+            'greatest(silences.from_at, cast(days.on_date as timestamp))',
+            'least(silences.to_at, cast(' ~ add_days('days.on_date', 1) ~ ' as timestamp))'
+        ) }} / nullif(silences.silence_s, 0) as day_share,
+        silences.odometer_step_km,
+        case when crossed.from_at is null then silences.discharged_step_kwh else 0e0 end as out_kwh,
+        case
+            when crossed.from_at is not null then 0e0
+            when silences.charge_evidence is null then silences.charged_step_kwh
+            when silences.charge_evidence = 'plug counter' then silences.charged_step_kwh - silences.plug_step_kwh
+        end as regen_kwh,
+        silences.device_no
+    from silences
+    left join trip_part as crossed
+        on silences.device_no = crossed.device_no and silences.to_at = crossed.from_at and crossed.silence_s > 0
+    {{ cross_join_days(kst_day('silences.from_at'), kst_day('silences.to_at')) }}
+    where silences.has_moved and not silences.is_over_gate
+),
+
+driven_silently as (
+    select
+        service_date,
+        {{ fixed_sum('day_share * odometer_step_km') }} as known_km,
+        bool_and(out_kwh is not null and regen_kwh is not null) as is_known,
+        {{ fixed_sum('day_share * out_kwh') }} as out_kwh,
+        {{ fixed_sum('day_share * regen_kwh') }} as regen_kwh,
+        device_no
+    from silent_drive
+    group by device_no, service_date
+),
+
 used as (
     select
         order_no,
@@ -201,9 +239,10 @@ used as (
 rested as (
     select
         fragments.service_date,
-        -- rows too far apart for an integral: the counters
+        -- rows too far apart for an integral, or without a voltage: the counters
         {{ fixed_sum(
-            'case when fragments.integrated_s >= fragments.lost_s then fragments.discharge_kwh - fragments.charge_kwh'
+            'case when fragments.energy_s >= ' ~ var('standing_integral_share_min')
+            ~ ' * (fragments.integrated_s + fragments.lost_s) then fragments.discharge_kwh - fragments.charge_kwh'
             ~ ' when fragments.is_charged_kwh_alive then fragments.discharged_step_kwh - fragments.charged_step_kwh end'
         ) }} as energy_kwh,
         fragments.device_no
@@ -239,11 +278,27 @@ metered as (
         charge_sums.charged_dc_kwh,
         charge_sums.v2l_kwh,
         days.gated_by is null
-        and coalesce(charge_sums.is_metered, meter_month.is_metered, meter.is_metered, false) as is_metered
+        and coalesce(charge_sums.is_metered, meter_month.is_metered, meter.is_metered, false) as is_metered,
+        days.gated_by is null
+        and coalesce(meter_month.is_motion_seen, meter.is_motion_seen, false) as is_motion_seen,
+        days.gated_by is null
+        and coalesce(meter_month.is_metered, meter.is_metered, false)
+        and coalesce(meter_month.is_motion_seen, meter.is_motion_seen, false)
+        -- kilometres of a silence that no counter spans
+        and coalesce(days.unlogged_km, 0e0) - coalesce(driven_silently.known_km, 0e0)
+        < {{ var('unlogged_open_max_km') }}
+        and coalesce(driven_silently.is_known, true)
+        and (driven.trip_count is null or driven.out_kwh is not null) as is_drive_metered,
+        driven.trip_count,
+        coalesce(driven.out_kwh, 0e0) + coalesce(driven_silently.out_kwh, 0e0) as driven_out_kwh,
+        coalesce(driven.regen_kwh, 0e0) + coalesce(driven_silently.regen_kwh, 0e0) as driven_regen_kwh
     from days
     left join charge_sums on days.device_no = charge_sums.device_no and days.service_date = charge_sums.service_date
     left join meter_month on days.device_no = meter_month.device_no and days.measured_month = meter_month.measured_month
     left join meter on days.device_no = meter.device_no
+    left join driven on days.device_no = driven.device_no and days.service_date = driven.service_date
+    left join driven_silently
+        on days.device_no = driven_silently.device_no and days.service_date = driven_silently.service_date
 )
 
 select
@@ -252,14 +307,11 @@ select
     case when metered.is_metered then coalesce(metered.charged_kwh, 0e0) end as charged_kwh,
     case when metered.is_metered then coalesce(metered.charged_dc_kwh, 0e0) end as charged_dc_kwh,
     case when metered.is_metered then coalesce(metered.v2l_kwh, 0e0) end as v2l_kwh,
+    case when metered.is_drive_metered then metered.driven_out_kwh - metered.driven_regen_kwh end as driven_net_kwh,
+    case when metered.is_drive_metered then metered.driven_regen_kwh end as regen_kwh,
+    -- where no drive would have been seen, what was awake may have been driven
     case
-        when metered.gated_by is null
-            then case when driven.trip_count > 0 then driven.out_kwh - driven.regen_kwh else 0e0 end
-    end as driven_net_kwh,
-    case when metered.gated_by is null then case when driven.trip_count > 0 then driven.regen_kwh else 0e0 end end
-        as regen_kwh,
-    case
-        when metered.gated_by is null and (rested.energy_kwh is not null or slept.energy_kwh is not null)
+        when metered.is_motion_seen and (rested.energy_kwh is not null or slept.energy_kwh is not null)
             then coalesce(rested.energy_kwh, 0e0) + coalesce(slept.energy_kwh, 0e0)
     end as parked_kwh,
     case when metered.gated_by is null then cast(coalesce(started.session_count, 0) as integer) end as session_count,
@@ -267,11 +319,10 @@ select
         as inferred_session_count,
     case when metered.gated_by is null then cast(coalesce(started.unmetered_session_count, 0) as integer) end
         as unmetered_session_count,
-    case when metered.gated_by is null then cast(coalesce(driven.trip_count, 0) as integer) end as trip_count,
+    case when metered.gated_by is null then cast(coalesce(metered.trip_count, 0) as integer) end as trip_count,
     metered.device_no,
     metered.measured_month
 from metered
 left join started on metered.device_no = started.device_no and metered.service_date = started.service_date
-left join driven on metered.device_no = driven.device_no and metered.service_date = driven.service_date
 left join rested on metered.device_no = rested.device_no and metered.service_date = rested.service_date
 left join slept on metered.device_no = slept.device_no and metered.service_date = slept.service_date

@@ -68,19 +68,21 @@ idle as (
     select
         {{ fixed_sum('duration_s') }} / 3600 as idle_h,
         {{ fixed_sum('discharge_kwh - charge_kwh') }} as idle_kwh,
-        {{ fixed_sum('integrated_s') }} as integrated_s,
-        {{ fixed_sum('lost_s') }} as lost_s,
+        {{ fixed_sum('energy_s') }} as energy_s,
+        {{ fixed_sum('integrated_s + lost_s') }} as seen_s,
         device_no,
         measured_month
     from fragments
-    where state = 'IDLE'
+    where state = 'IDLE' and not {{ is_unmetered_charge() }}
     group by device_no, measured_month
 ),
 
--- a relay that never closes while rows arrive is a channel that is not delivered
+-- a relay that never closes while rows arrive is a channel that is not delivered; without speed and odometer a car that
+-- drives looks like one that stands
 relay as (
     select
         sum(relay_count) > 0 as is_delivered,
+        bool_or(speed_mean_kmh is not null or odometer_to_km is not null) as is_motion_seen,
         device_no
     from fragments
     group by device_no
@@ -130,13 +132,14 @@ joined as (
         loss.lost_days,
         loss.days_square,
         coalesce(relay.is_delivered, false) as has_relay,
-        case when relay.is_delivered then coalesce(idle.idle_h, 0e0) end as idle_h,
+        coalesce(relay.is_motion_seen, false) as is_motion_seen,
+        case when relay.is_delivered and relay.is_motion_seen then coalesce(idle.idle_h, 0e0) end as idle_h,
         case
-            when not relay.is_delivered then null
+            when not relay.is_delivered or not relay.is_motion_seen then null
             when idle.idle_h is null and awake_month.device_no is not null then 0e0
             -- steady and small: what is integrated stands for all of it, when it is most of it
-            when idle.integrated_s >= 0.5 * (idle.integrated_s + idle.lost_s)
-                then idle.idle_kwh * (idle.integrated_s + idle.lost_s) / nullif(idle.integrated_s, 0)
+            when idle.energy_s >= {{ var('standing_integral_share_min') }} * idle.seen_s
+                then idle.idle_kwh * idle.seen_s / nullif(idle.energy_s, 0)
         end as idle_kwh
     from months
     left join gated_month
@@ -153,11 +156,15 @@ joined as (
 erred as (
     select
         *,
-        sqrt(
-            greatest(lost_square - 2 * loss_rate * lost_days + loss_rate * loss_rate * days_square, 0e0)
-            * n / nullif(n - 1e0, 0) / nullif(parked_days * parked_days, 0)
-            + drift_sd * drift_sd
-        ) as loss_se,
+        case
+            when n >= {{ var('parked_min_n') }}
+                then sqrt(
+                    power({{ student_t('n - 1e0') }}, 2)
+                    * greatest(lost_square - 2 * loss_rate * lost_days + loss_rate * loss_rate * days_square, 0e0)
+                    * n / (n - 1e0) / nullif(parked_days * parked_days, 0)
+                    + power({{ var('interval_z') }} * drift_sd, 2)
+                )
+        end as loss_half,
         n >= {{ var('parked_min_n') }} and not is_flat as is_enough
     from joined
 )
@@ -165,8 +172,8 @@ erred as (
 select
     case when gated_by is null then parked_h end as parked_h,
     case when is_enough then loss_rate end as soc_lost_pct_per_day,
-    case when is_enough then loss_rate - {{ var('interval_z') }} * loss_se end as soc_lost_lo_pct_per_day,
-    case when is_enough then loss_rate + {{ var('interval_z') }} * loss_se end as soc_lost_hi_pct_per_day,
+    case when is_enough then loss_rate - loss_half end as soc_lost_lo_pct_per_day,
+    case when is_enough then loss_rate + loss_half end as soc_lost_hi_pct_per_day,
     cast(n as bigint) as n,
     case when gated_by is null then idle_h end as idle_h,
     case when gated_by is null then idle_kwh end as idle_kwh,
@@ -182,7 +189,8 @@ select
                 end,
                 case
                     when not has_relay then 'idle: the relay is not delivered'
-                    when idle_kwh is null then 'idle energy: no rows, or sampled too slowly'
+                    when not is_motion_seen then 'idle: neither speed nor odometer'
+                    when idle_kwh is null then 'idle energy: current or voltage missing, or sampled too slowly'
                 end
             ),
             ''

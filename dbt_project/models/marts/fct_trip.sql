@@ -29,6 +29,7 @@ sums as (
         {{ fixed_sum('speed_km') }} as speed_km,
         {{ first_of('soc_first_pct', 'from_at') }} as soc_start_pct,
         {{ last_of('soc_last_pct', 'to_at') }} as soc_end_pct,
+        {{ fixed_sum('energy_s') }} as energy_s,
         {{ fixed_sum('discharge_kwh') }} as integral_out_kwh,
         {{ fixed_sum('charge_kwh') }} as integral_regen_kwh,
         case when bool_and(counter_out_kwh is not null) then {{ fixed_sum('counter_out_kwh') }} end as counter_out_kwh,
@@ -80,14 +81,15 @@ trips as (
         end as distance_method,
         coalesce(
             interval_median_s <= {{ var('trip_integral_max_s') }}
-            and integrated_s > 0
-            and lost_s + silence_s <= {{ var('trip_lost_share_max') }} * (integrated_s + lost_s + silence_s),
+            and energy_s > 0
+            and energy_s >= (1 - {{ var('trip_lost_share_max') }}) * (integrated_s + lost_s + silence_s),
             false
         ) as has_integral,
         coalesce(
             counter_out_kwh is not null and counter_regen_kwh is not null
             and not (
-                counter_out_kwh < {{ var('counter_step_kwh') }} and integral_out_kwh > 5 * {{ var('counter_step_kwh') }}
+                counter_out_kwh < {{ var('counter_step_kwh') }}
+                and integral_out_kwh > 5 * {{ var('counter_step_kwh') }}
             ),
             false
         ) as has_counters
@@ -126,6 +128,8 @@ methods as (
             when
                 integrated_s = 0 and lost_s > 0 and interval_median_s <= {{ var('integral_max_s') }}
                 then 'none: no current'
+            when energy_s < (1 - {{ var('trip_lost_share_max') }}) * integrated_s
+                then 'none: no voltage and no counters'
             when interval_median_s <= {{ var('trip_integral_max_s') }} then 'none: no counters and rows lost'
             else 'none: no counters and rows too far apart'
         end as energy_method
@@ -154,10 +158,11 @@ select
         when energy_method like 'integral%' then integral_out_kwh - integral_regen_kwh
     end as energy_net_kwh,
     energy_method,
-    counter_out_kwh - counter_regen_kwh as energy_counter_kwh,
+    case when has_counters then counter_out_kwh - counter_regen_kwh end as energy_counter_kwh,
+    case when has_counters then counter_regen_kwh end as regen_counter_kwh,
     case when has_integral then integral_out_kwh - integral_regen_kwh end as energy_integral_kwh,
     case
-        when has_integral
+        when has_integral and has_counters
             then
                 100 * (counter_out_kwh - counter_regen_kwh - (integral_out_kwh - integral_regen_kwh))
                 / nullif(integral_out_kwh - integral_regen_kwh, 0)
