@@ -106,15 +106,16 @@ def sites(sessions: pl.DataFrame, at: pl.DataFrame) -> pl.DataFrame:
 
 
 def _exact_sum(column: str) -> pl.Expr:
-    """Sum in units of 1e-6: whole numbers add up to the same in any order."""
-    return (pl.col(column) * 1e6).round().cast(pl.Int64).sum().alias(column) / 1e6
+    """Sum in units of 1e-6, null over nulls alone: whole numbers add up to the same in any order."""
+    total = (pl.col(column) * 1e6).round().cast(pl.Int64).sum() / 1e6
+    return pl.when(pl.col(column).is_not_null().any()).then(total).alias(column)
 
 
 def site_usage(sessions: pl.DataFrame, at: pl.DataFrame) -> pl.DataFrame:
     """One row per site, ISO weekday (1 Monday) and KST hour in which our cars were connected (`USAGE_SCHEMA`).
 
     A session counts in the hour of its start; its energy and charging time are spread evenly from its start to its end,
-    its connected time evenly from connection to disconnection.
+    its connected time evenly from connection to disconnection. What is known of no session of a site is null.
     """
     joined = sessions.join(at, on="session_id", how="inner").filter(pl.col("ended_at") > pl.col("started_at"))
     if joined.is_empty():
@@ -133,6 +134,9 @@ def site_usage(sessions: pl.DataFrame, at: pl.DataFrame) -> pl.DataFrame:
     found = whole.group_by(
         "site_id", weekday=pl.col("at").dt.weekday().cast(pl.Int64), hour=pl.col("at").dt.hour().cast(pl.Int64)
     ).agg(pl.col("sessions").sum(), _exact_sum("energy_kwh"), _exact_sum("charging_min"), _exact_sum("connected_min"))
+    metered = ("energy_kwh", "charging_min")
+    known = joined.group_by("site_id").agg(pl.col(metered).is_not_null().any().name.prefix("has_"))
+    found = found.join(known, on="site_id").with_columns(pl.when(f"has_{c}").then(c).alias(c) for c in metered)
     return found.select(pl.col(n).cast(kind) for n, kind in USAGE_SCHEMA.items()).sort("site_id", "weekday", "hour")
 
 

@@ -228,6 +228,7 @@ def test_a_day_without_sessions_took_nothing_only_where_the_pack_is_metered(publ
     unknown = rows_of(published, "fct_energy_daily", GPS_ONLY)
     assert unknown.select(energy).rows() == [(None, None, None)]
     assert unknown.select("driven_net_kwh", "regen_kwh", "parked_kwh").rows() == [(None, None, None)]
+    assert unknown["driven_missing_because"].to_list() == ["neither current nor energy counter"]
     assert unknown["session_count"].to_list() == [0]
     for device in (PLAIN, NO_COUNTERS, NO_CELLS):
         days = rows_of(published, "fct_energy_daily", device)
@@ -247,6 +248,7 @@ def test_a_current_without_a_voltage_is_a_charge_and_no_energy(published: Settin
     assert trips["energy_net_kwh"].null_count() == trips.height == DAYS
     days = rows_of(published, "fct_energy_daily", NO_VOLTAGE)
     assert days["charged_kwh"].null_count() == days["driven_net_kwh"].null_count() == DAYS
+    assert set(days["driven_missing_because"]) == {"a trip without energy"}
     assert days["parked_kwh"].drop_nulls().is_empty()
 
 
@@ -267,6 +269,7 @@ def test_without_speed_and_odometer_nobody_knows_what_was_driven(published: Sett
     days = rows_of(published, "fct_energy_daily", NO_MOTION)
     assert days["charged_kwh"].null_count() == 0
     assert days["driven_net_kwh"].null_count() == days["parked_kwh"].null_count() == DAYS
+    assert set(days["driven_missing_because"]) == {"neither speed nor odometer"}
     parked = rows_of(published, "fct_parked_loss", NO_MOTION)
     assert parked["idle_h"].to_list() == parked["idle_kwh"].to_list() == [None]
     assert "neither speed nor odometer" in parked["missing_because"].item()

@@ -281,14 +281,19 @@ metered as (
         and coalesce(charge_sums.is_metered, meter_month.is_metered, meter.is_metered, false) as is_metered,
         days.gated_by is null
         and coalesce(meter_month.is_motion_seen, meter.is_motion_seen, false) as is_motion_seen,
-        days.gated_by is null
-        and coalesce(meter_month.is_metered, meter.is_metered, false)
-        and coalesce(meter_month.is_motion_seen, meter.is_motion_seen, false)
-        -- kilometres of a silence that no counter spans
-        and coalesce(days.unlogged_km, 0e0) - coalesce(driven_silently.known_km, 0e0)
-        < {{ var('unlogged_open_max_km') }}
-        and coalesce(driven_silently.is_known, true)
-        and (driven.trip_count is null or driven.out_kwh is not null) as is_drive_metered,
+        case
+            when days.gated_by is not null then concat('gated: ', days.gated_by)
+            when not coalesce(meter_month.is_metered, meter.is_metered, false)
+                then 'neither current nor energy counter'
+            when not coalesce(meter_month.is_motion_seen, meter.is_motion_seen, false)
+                then 'neither speed nor odometer'
+            when driven.trip_count > 0 and driven.out_kwh is null then 'a trip without energy'
+            when not driven_silently.is_known then 'a drive in a silence without counters'
+            when
+                coalesce(days.unlogged_km, 0e0) - coalesce(driven_silently.known_km, 0e0)
+                >= {{ var('unlogged_open_max_km') }}
+                then 'unlogged kilometres without counters'
+        end as driven_missing_because,
         driven.trip_count,
         coalesce(driven.out_kwh, 0e0) + coalesce(driven_silently.out_kwh, 0e0) as driven_out_kwh,
         coalesce(driven.regen_kwh, 0e0) + coalesce(driven_silently.regen_kwh, 0e0) as driven_regen_kwh
@@ -307,8 +312,10 @@ select
     case when metered.is_metered then coalesce(metered.charged_kwh, 0e0) end as charged_kwh,
     case when metered.is_metered then coalesce(metered.charged_dc_kwh, 0e0) end as charged_dc_kwh,
     case when metered.is_metered then coalesce(metered.v2l_kwh, 0e0) end as v2l_kwh,
-    case when metered.is_drive_metered then metered.driven_out_kwh - metered.driven_regen_kwh end as driven_net_kwh,
-    case when metered.is_drive_metered then metered.driven_regen_kwh end as regen_kwh,
+    case when metered.driven_missing_because is null then metered.driven_out_kwh - metered.driven_regen_kwh end
+        as driven_net_kwh,
+    case when metered.driven_missing_because is null then metered.driven_regen_kwh end as regen_kwh,
+    metered.driven_missing_because,
     -- where no drive would have been seen, what was awake may have been driven
     case
         when metered.is_motion_seen and (rested.energy_kwh is not null or slept.energy_kwh is not null)

@@ -106,3 +106,13 @@ def test_no_session_with_a_place_gives_typed_empty_tables() -> None:
     assert at.is_empty()
     assert sites(nowhere, at).is_empty()
     assert site_usage(nowhere, at).is_empty()
+
+
+def test_what_nobody_metered_at_a_site_is_not_zero() -> None:
+    unmetered = fleet().with_columns(
+        energy_kwh=pl.lit(None, dtype=pl.Float64), charging_min=pl.lit(None, dtype=pl.Float64)
+    )
+    at = sites_of_sessions(unmetered, RULES)
+    for table in (sites(unmetered, at), site_usage(unmetered, at)):
+        assert table["energy_kwh"].null_count() == table["charging_min"].null_count() == table.height
+        assert table["connected_min"].sum() > 0
