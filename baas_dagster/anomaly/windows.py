@@ -61,7 +61,7 @@ def held(values: F64, rows: Rows, *, hold_s: float, min_rows: int, gap_s: float)
     first = np.searchsorted(rows.t_s, rows.t_s - 0.9 * hold_s, side="right") - 1
     first = np.minimum(first, last - (min_rows - 1))
     breaks = np.cumsum(rows.gap_s > gap_s)
-    whole = (first >= 0) & (breaks[first] == breaks)
+    whole = (first >= 0) & (breaks.take(np.maximum(first, 0)) == breaks)
     first, last = first[whole], last[whole]
     if not len(last):
         return out

@@ -28,6 +28,11 @@ def test_fewer_rows_than_asked_for_keep_nothing_up() -> None:
     assert kept([0, 60, 120], [5, 5, 5], hold_s=60, min_rows=3) == [None, None, 5]
 
 
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_a_month_of_fewer_rows_than_asked_for_keeps_nothing_up(n: int) -> None:
+    assert kept([10.0 * i for i in range(n)], [5.0] * n, hold_s=5, min_rows=3) == [None] * n
+
+
 @pytest.mark.parametrize("slow_first", [True, False])
 def test_a_log_that_changes_its_interval_is_judged_by_time_in_both_parts(slow_first: bool) -> None:
     fast, slow = np.arange(0, 300, 2.0), np.arange(0, 6_000, 60.0)
