@@ -15,3 +15,14 @@
         false
     )
 {%- endmacro %}
+
+{# Whether a pair of charging (V2L) messages far apart is one steady current, and integrated (DOMAIN 5). #}
+{% macro is_bridged(interval_s, state, state_before, current_a, current_before_a) -%}
+    coalesce(
+        {{ interval_s }} <= {{ var('bridge_max_s') }}
+        and {{ state }} in ('CHARGE', 'V2L') and {{ state_before }} = {{ state }}
+        and abs({{ current_a }} - {{ current_before_a }})
+        <= {{ var('bridge_current_share') }} * greatest(abs({{ current_a }}), abs({{ current_before_a }})),
+        false
+    )
+{%- endmacro %}

@@ -23,6 +23,7 @@ PLAIN, NO_COUNTERS, NO_CELLS, FLAT_SOC, MINUTE, SWAPPED, PADDED, GPS_ONLY, SLOW_
     f"0129000{number}" for number in range(4001, 4011)
 )
 NO_VOLTAGE, NO_CURRENT, NO_MOTION, SILENT_DRIVES = (f"0129000{number}" for number in range(4011, 4015))
+SPARSE, SPARSER, WHOLE_KM, BLANK_SPEED, SPIKE, V2L_FLAG = (f"0129000{number}" for number in range(4015, 4021))
 ENERGY_COUNTERS = ("cumul_pw_chrgd", "cumul_pw_dischrgd")
 HOUR_KWH = 30 * 0.35
 """What the car takes from the pack in its hour of driving."""
@@ -80,14 +81,14 @@ def _without(*columns: str) -> Callable[[int, Row], Row]:
 def _swapped(number: int, row: Row) -> Row:
     """Another pack from the middle on: its counters begin at 5 Ah."""
     names = ("cumul_current_chrgd", "cumul_current_dischrgd", "cumul_pw_chrgd", "cumul_pw_dischrgd")
-    if number < DAYS * 361:
+    if number < DAYS * ROWS:
         return row
     return row | {name: f"{float(str(row[name])) % 100 + 5:.1f}" for name in names}
 
 
 def _smaller(number: int, row: Row) -> Row:
     """A pack of 90 cells and 80 Ah from the middle on; the counters of the BMS go on."""
-    if number < DAYS * 361:
+    if number < DAYS * ROWS:
         return row
     soc = 50 + 1.25 * (float(str(row["soc"])) - 50)
     return row | {"soc": f"{soc:.1f}", "cell_volt_list": ",".join(str(row["cell_volt_list"]).split(",")[:90])}
@@ -106,7 +107,21 @@ CARS: dict[str, Callable[[int, Row], Row]] = {
     NO_CURRENT: _without("pack_current"),
     NO_MOTION: _without("emobility_spd", "odometer"),
     SILENT_DRIVES: lambda _, row: row,
+    SPARSE: lambda _, row: row,
+    SPARSER: lambda _, row: row,
+    WHOLE_KM: lambda _, row: row | {"emobility_spd": "", "odometer": str(int(float(str(row["odometer"]))))},
+    BLANK_SPEED: lambda number, row: row | ({"emobility_spd": ""} if number % 3 == 0 else {}),
+    SPIKE: lambda number, row: row | ({"pack_current": 250.0} if number % (2 * ROWS) == ROWS + 180 else {}),
+    V2L_FLAG: lambda _, row: row | {"v2l": "t"},
     SLOW_CLOCK: lambda number, row: row | {"op_time": f"{9e5 + number:.0f}"},
+}
+ROWS = 361
+"""Of an hour, at 10 s."""
+LOGGED: dict[str, Callable[[int], bool]] = {
+    # of every second drive nothing is logged; of charges a row every 4 and every 10 minutes
+    SILENT_DRIVES: lambda number: number // ROWS % 4 != 2,
+    SPARSE: lambda number: number // ROWS % 2 == 0 or number % ROWS % 24 == 0,
+    SPARSER: lambda number: number // ROWS % 2 == 0 or number % ROWS % 60 == 0,
 }
 
 
@@ -116,8 +131,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, parsed_dbt: Path) -> Set
     folder = tmp_path_factory.mktemp("lacking")
     for device, change in CARS.items():
         rows = [change(i, row) for i, row in enumerate(days_of(device, 60 if device == MINUTE else 10))]
-        if device == SILENT_DRIVES:  # every second day nothing is logged of the drive
-            rows = [row for i, row in enumerate(rows) if i // 361 % 4 != 2]
+        rows = [row for i, row in enumerate(rows) if device not in LOGGED or LOGGED[device](i)]
         put_zip(folder / f"bms_{device}.zip", f"bms_{device}_2023-01.csv", psql(rows))
     fixes = gps_rows(GPS_ONLY, datetime(2023, 1, 3, 8), n=60)
     put_zip(folder / f"gps_{GPS_ONLY}.zip", f"gps_{GPS_ONLY}_2023-01.csv", psql(fixes))
@@ -282,6 +296,40 @@ def test_a_drive_in_a_silence_takes_what_the_counters_say(published: Settings) -
     silent = days.filter(pl.col("trip_count") == 0)
     assert silent.height == DAYS // 2
     assert silent["driven_net_kwh"].min() > 0
+
+
+@pytest.mark.parametrize("device", [SPARSE, SPARSER])
+def test_a_charge_is_found_once_however_rarely_it_is_written(published: Settings, device: str) -> None:
+    sessions = rows_of(published, "fct_charging_session", device)
+    assert sessions.height == DAYS
+    assert set(sessions["mode"]) == {"AC"}
+    days, plain = rows_of(published, "fct_energy_daily", device), rows_of(published, "fct_energy_daily", PLAIN)
+    assert days["charged_kwh"].sum() == pytest.approx(plain["charged_kwh"].sum(), rel=0.01)
+    assert days["parked_kwh"].sum() == pytest.approx(plain["parked_kwh"].sum(), abs=0.5)
+    capacity = rows_of(published, "fct_capacity_estimate", device).filter(pl.col("method") == "charge")["capacity_ah"]
+    assert capacity.len() >= DAYS // 2
+    assert capacity.median() == pytest.approx(AH, rel=0.02)
+
+
+@pytest.mark.parametrize("device", [WHOLE_KM, BLANK_SPEED])
+def test_a_coarse_odometer_and_a_speed_with_holes_still_make_trips(published: Settings, device: str) -> None:
+    trips, plain = rows_of(published, "fct_trip", device), rows_of(published, "fct_trip", PLAIN)
+    assert trips.height == plain.height == DAYS
+    assert trips["distance_km"].sum() == pytest.approx(plain["distance_km"].sum(), rel=0.03)
+    days = rows_of(published, "fct_energy_daily", device)
+    assert days["driven_net_kwh"].sum() == pytest.approx(DAYS * HOUR_KWH, rel=0.05)
+    month = rows_of(published, "fct_mileage_monthly", device)
+    assert month["grade"].item() in ("A", "B", "C")
+
+
+def test_one_row_of_current_makes_no_fast_charge(published: Settings) -> None:
+    assert set(rows_of(published, "fct_charging_session", SPIKE)["mode"]) == {"AC"}
+
+
+def test_a_flag_does_not_turn_a_charge_round(published: Settings) -> None:
+    sessions = rows_of(published, "fct_charging_session", V2L_FLAG).filter(pl.col("mode") != "V2L")
+    assert sessions.height == DAYS
+    assert sessions["energy_kwh"].is_between(8, 13).all()
 
 
 def test_an_operating_time_that_runs_slow_is_a_drift(published: Settings) -> None:

@@ -72,6 +72,11 @@ fragments as (
         max(pack_current_a) as current_max_a,
         min(pack_current_a) as current_min_a,
         max(pack_current_a * pack_voltage_v) / 1000 as power_max_kw,
+        -- fast: one row of it is noise
+        case
+            when count(*) filter (where pack_current_a * pack_voltage_v > {{ var('dc_min_kw') }} * 1000) >= 2
+                then {{ fixed_sum('interval_s', 'pack_current_a * pack_voltage_v > ' ~ var('dc_min_kw') ~ ' * 1000') }}
+        end as fast_s,
         min(pack_current_a * pack_voltage_v) / 1000 as power_min_kw,
         -- temperatures
         {{ first_of('module_temp_c') }} as module_temp_first_c,
@@ -234,6 +239,7 @@ select
     edged.current_max_a,
     edged.current_min_a,
     edged.power_max_kw,
+    coalesce(edged.fast_s, 0e0) as fast_s,
     edged.power_min_kw,
     edged.module_temp_first_c,
     edged.module_temp_last_c,

@@ -20,7 +20,8 @@ paired as (
     select
         *,
         lag(recorded_at) over w as message_before_at,
-        lag(speed_kmh) over w as speed_before_kmh,
+        {{ lag_known('speed_kmh') }} over w as speed_before_kmh,
+        {{ lag_known('case when speed_kmh is not null then recorded_at end') }} over w as speed_before_at,
         lag(odometer_km) over w as odometer_before_km,
         lead(recorded_at) over w is not null and lead(odometer_km) over w is null as is_before_blank
     from messages
@@ -30,7 +31,8 @@ paired as (
 timed as (
     select
         *,
-        {{ seconds_between('message_before_at', 'recorded_at') }} as interval_s
+        {{ seconds_between('message_before_at', 'recorded_at') }} as interval_s,
+        {{ seconds_between('speed_before_at', 'recorded_at') }} as speed_interval_s
     from paired
 )
 
@@ -42,8 +44,10 @@ select
     interval_s,
     coalesce(interval_s > {{ var('logging_gap_s') }}, false) as is_gap,
     speed_kmh,
+    -- rows without a speed between two that have one are bridged
     case
-        when interval_s <= {{ var('logging_gap_s') }} then (speed_kmh + speed_before_kmh) / 2 * interval_s / 3600
+        when speed_interval_s <= {{ var('logging_gap_s') }}
+            then (speed_kmh + speed_before_kmh) / 2 * speed_interval_s / 3600
     end as speed_step_km,
     odometer_km,
     odometer_before_km,

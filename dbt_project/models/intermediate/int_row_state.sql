@@ -93,9 +93,14 @@ paired as (
         lag(recorded_at) over w as message_before_at,
         lag(pack_current_a) over w as current_before_a,
         lag(pack_voltage_v) over w as voltage_before_v,
-        lag(speed_kmh) over w as speed_before_kmh,
+        {{ lag_known('speed_kmh') }} over w as speed_before_kmh,
+        {{ lag_known('case when speed_kmh is not null then recorded_at end') }} over w as speed_before_at,
         lag(odometer_km) over w as odometer_before_km,
-        lag(soc_pct) over w as soc_before_pct
+        {{ lag_known('soc_pct') }} over w as soc_before_pct,
+        {{ lag_known('case when soc_pct is not null then recorded_at end') }} over w as soc_before_at,
+        -- an odometer of whole kilometres ticks once in a minute
+        max(case when odometer_km <> floor(odometer_km) then 1 end) over (partition by device_no, measured_month)
+            as has_tenths
     from messages
     window w as ({{ in_time_order() }})
 ),
@@ -103,21 +108,23 @@ paired as (
 timed as (
     select
         *,
-        {{ seconds_between('message_before_at', 'recorded_at') }} as interval_s
+        {{ seconds_between('message_before_at', 'recorded_at') }} as interval_s,
+        {{ seconds_between('speed_before_at', 'recorded_at') }} as speed_interval_s,
+        {{ seconds_between('soc_before_at', 'recorded_at') }} as soc_interval_s
     from paired
 ),
 
 judged as (
     select
         *,
-        message_before_at is null or interval_s > {{ var('logging_gap_s') }} as is_waking,
         -- an odometer that ticks is a move too; a step that no car can drive is a fault of the odometer
         coalesce(speed_kmh >= {{ var('moving_min_kmh') }}, false)
         or coalesce(
             interval_s <= {{ var('logging_gap_s') }}
             and odometer_km > odometer_before_km
             and odometer_km - odometer_before_km
-            <= {{ var('odometer_max_kmh') }} * interval_s / 3600 + {{ var('moving_slack_km') }},
+            <= {{ var('odometer_max_kmh') }} * interval_s / 3600
+            + case when has_tenths = 1 then {{ var('moving_slack_km') }} else {{ var('moving_slack_whole_km') }} end,
             false
         ) as is_moving,
         is_cable_connected or is_charge_flagged or is_v2l as is_flagged
@@ -131,8 +138,8 @@ based as (
         case
             when pack_current_a is null and speed_kmh is null and odometer_km is null then 'INVALID'
             when is_moving then 'DRIVE'
-            when is_v2l or (is_cable_connected and pack_current_a < -{{ var('v2l_current_min_a') }}) then 'V2L'
             when pack_current_a > {{ var('charge_current_min_a') }} then 'CHARGE'
+            when is_v2l or (is_cable_connected and pack_current_a < -{{ var('v2l_current_min_a') }}) then 'V2L'
             when is_relay_closed then 'IDLE'
             else 'AWAKE'
         end as base_state
@@ -180,14 +187,18 @@ metered as (
         case
             when pack_current_a is null or current_before_a is null then null
             when interval_s <= {{ var('integral_max_s') }} then interval_s
-            when
-                interval_s <= {{ var('bridge_max_s') }}
-                and state in ('CHARGE', 'V2L') and state_before = state
-                and abs(pack_current_a - current_before_a)
-                <= {{ var('bridge_current_share') }} * greatest(abs(pack_current_a), abs(current_before_a))
+            when {{ is_bridged('interval_s', 'state', 'state_before', 'pack_current_a', 'current_before_a') }}
                 then interval_s
         end as pair_s
     from stated
+),
+
+-- a steady charge that is written every few minutes is one awake period, as it is integrated throughout
+woken as (
+    select
+        *,
+        message_before_at is null or (interval_s > {{ var('logging_gap_s') }} and pair_s is null) as is_waking
+    from metered
 ),
 
 -- positive and negative part of a current that runs in a straight line from one message to the next
@@ -204,7 +215,7 @@ moved as (
                 then power(least(pack_current_a, current_before_a), 2) / (2 * abs(pack_current_a - current_before_a))
             else greatest(-(pack_current_a + current_before_a) / 2, 0)
         end * pair_s / 3600 as discharge_step_ah
-    from metered
+    from woken
 )
 
 select
@@ -235,10 +246,13 @@ select
     discharge_step_ah * pair_voltage_v / 1000 as discharge_step_kwh,
     -- net charge since the partition's first message, as far as it is integrated
     cast(sum({{ fixed('charge_step_ah - discharge_step_ah') }}) over w as double) as integrated_ah,
+    -- rows without a speed, or a SoC, between two that have one are bridged
     case
-        when interval_s <= {{ var('logging_gap_s') }} then (speed_kmh + speed_before_kmh) / 2 * interval_s / 3600
+        when speed_interval_s <= {{ var('logging_gap_s') }}
+            then (speed_kmh + speed_before_kmh) / 2 * speed_interval_s / 3600
     end as speed_step_km,
-    not is_waking and coalesce(soc_pct <> soc_before_pct, false) as is_soc_step,
+    not is_waking and soc_interval_s <= {{ var('bridge_max_s') }} and coalesce(soc_pct <> soc_before_pct, false)
+        as is_soc_step,
     pack_current_a,
     pack_voltage_v,
     soc_pct,

@@ -96,6 +96,7 @@ told as (
         {%- for name, unit in counters %}
         alive.is_{{ name }}_{{ unit }}_alive,
         {%- endfor %}
+        {{ seconds_between('paired.from_at', 'paired.to_at') }} as silence_s,
         paired.*
     from paired
     inner join alive on paired.device_no = alive.device_no
@@ -106,7 +107,7 @@ measured as (
     select
         from_at,
         to_at,
-        {{ seconds_between('from_at', 'to_at') }} as silence_s,
+        silence_s,
         next_awake_no,
         next_month,
         before_awake_no,
@@ -139,6 +140,9 @@ measured as (
             as charged_in_ah,
         odometer_step_km,
         is_over_gate,
+        silence_s <= {{ var('logging_gap_s') }} or {{ is_bridged(
+            'silence_s', 'state_after', 'state_before', 'current_after_a', 'current_before_a'
+        ) }} as is_joint,
         coalesce(odometer_step_km >= {{ var('silence_moved_km') }}, false) as has_moved,
         device_no
     from told
@@ -146,12 +150,12 @@ measured as (
 
 select
     *,
-    silence_s <= {{ var('logging_gap_s') }} as is_joint,
     -- counters decide where there are any: a BMS that re-anchors its SoC over a rest lets it rise without a charge
     case
-        when silence_s <= {{ var('logging_gap_s') }} or is_over_gate then null
-        when plug_step_kwh is not null
-            then case when plug_step_kwh >= {{ var('inferred_min_kwh') }} then 'plug counter' end
+        when is_joint or is_over_gate then null
+        when plug_step_kwh >= {{ var('inferred_min_kwh') }} then 'plug counter'
+        -- while it drove, only a plug counter tells charge from recuperation; some count fast charging alone
+        when plug_step_kwh is not null and (has_moved or coalesce(charged_step_kwh, charged_step_ah) is null) then null
         when charged_step_kwh is not null and not has_moved
             then case when charged_in_kwh >= {{ var('inferred_min_kwh') }} then 'charge counter' end
         when charged_step_ah is not null and not has_moved

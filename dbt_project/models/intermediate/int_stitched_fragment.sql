@@ -34,13 +34,10 @@ joined as (
         case
             when
                 joint.silence_s <= {{ var('integral_max_s') }}
-                or (
-                    joint.silence_s <= {{ var('bridge_max_s') }}
-                    and fragments.state in ('CHARGE', 'V2L') and joint.state_before = fragments.state
-                    and abs(joint.current_after_a - joint.current_before_a)
-                    <= {{ var('bridge_current_share') }}
-                    * greatest(abs(joint.current_after_a), abs(joint.current_before_a))
-                )
+                or {{ is_bridged(
+                    'joint.silence_s', 'fragments.state', 'joint.state_before', 'joint.current_after_a',
+                    'joint.current_before_a',
+                ) }}
                 then (joint.current_before_a + joint.current_after_a) / 2 * joint.silence_s / 3600
         end as joint_ah,
         coalesce(joint.voltage_before_v, fragments.voltage_first_v) as joint_v,
@@ -116,6 +113,7 @@ select
     current_last_a,
     current_max_a,
     power_max_kw,
+    fast_s,
     power_min_kw,
     module_temp_first_c,
     module_temp_max_c,

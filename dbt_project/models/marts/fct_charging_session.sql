@@ -110,13 +110,14 @@ sums as (
         {{ fixed_sum('bridged_s') }} as bridged_s,
         {{ fixed_sum('lost_s') }} as lost_s,
         {{ fixed_sum('integral_ah') }} as charge_integral_ah,
-        case when sum(energy_s) > 0 or sum(integrated_s) = 0 then {{ fixed_sum('integral_kwh') }} end
+        case when sum(energy_s) > 0 then {{ fixed_sum('integral_kwh') }} end
             as energy_integral_kwh,
         case when bool_and(counter_ah is not null) then {{ fixed_sum('counter_ah') }} end as charge_counter_ah,
         case when bool_and(counter_kwh is not null) then {{ fixed_sum('counter_kwh') }} end as energy_counter_kwh,
         {{ fixed_sum('plug_step_kwh') }} as plug_kwh,
         {{ fixed_sum('quick_step_kwh') }} as quick_kwh,
         max(power_max_kw) as power_max_kw,
+        {{ fixed_sum('fast_s') }} as fast_s,
         {{ first_of('module_temp_first_c', 'from_at') }} as temp_start_c,
         max(module_temp_max_c) as temp_max_c,
         {{ fixed_sum('module_temp_mean_c * message_count') }}
@@ -197,6 +198,15 @@ confirmed as (
     left join periods on sums.device_no = periods.device_no and sums.session_no = periods.session_no
     where
         sums.is_inferred
+        -- rows so far apart that no two make a charging time: the counters, or the SoC, say that it charged
+        or (
+            sums.direction = 'in' and sums.charging_s < {{ var('charge_min_s') }}
+            and coalesce(
+                sums.energy_counter_kwh >= {{ var('inferred_min_kwh') }},
+                sums.charge_counter_ah >= {{ var('inferred_min_ah') }},
+                sums.soc_end_pct - sums.soc_start_pct >= {{ var('inferred_min_soc_pct') }}
+            )
+        )
         or (
             sums.charging_s >= {{ var('charge_min_s') }}
             and (
@@ -220,12 +230,12 @@ judged as (
         -- a charge that is all seen has an integral; one with a silence has only the counter
         coalesce(
             not is_inferred and silence_s = 0
-            and integrated_s >= {{ var('integral_share_min') }} * (integrated_s + lost_s),
+            and integrated_s > 0 and integrated_s >= {{ var('integral_share_min') }} * (integrated_s + lost_s),
             false
         ) as is_charge_whole,
         coalesce(
             not is_inferred and silence_s = 0
-            and energy_s >= {{ var('integral_share_min') }} * (integrated_s + lost_s),
+            and energy_s > 0 and energy_s >= {{ var('integral_share_min') }} * (integrated_s + lost_s),
             false
         ) as is_energy_whole,
         -- rows too far apart leave out the minutes in which the current rises and falls
@@ -387,7 +397,7 @@ select
     case
         when methods.direction = 'out' then 'V2L'
         when methods.fast_flag_count > 0 then 'DC'
-        when methods.power_max_kw > {{ var('dc_min_kw') }} then 'DC'
+        when methods.fast_s >= {{ var('charge_min_s') }} then 'DC'
         when
             methods.quick_kwh >= {{ var('inferred_min_kwh') }}
             and methods.quick_kwh * 2 >= coalesce(methods.plug_kwh, 0)

@@ -46,7 +46,9 @@ measured as (
     select
         *,
         {{ seconds_between('started_at', 'ended_at') }} as duration_s,
-        odometer_to_km - odometer_from_km as odometer_km
+        odometer_to_km - odometer_from_km as odometer_km,
+        bool_and(odometer_from_km = floor(odometer_from_km) and odometer_to_km = floor(odometer_to_km))
+            over (partition by device_no) as is_whole_km
     from sums
 ),
 
@@ -62,6 +64,11 @@ distanced as (
                 silence_s = 0 and speed_km > 0 and interval_median_s <= {{ var('speed_dense_s') }}
                 and abs(odometer_km - speed_km)
                 > greatest({{ var('odometer_slack_km') }}, {{ var('witness_match_share') }} * speed_km)
+            )
+            -- of whole kilometres it is coarser than the speed
+            and not (
+                silence_s = 0 and speed_km > 0 and interval_median_s <= {{ var('speed_dense_s') }}
+                and is_whole_km and abs(odometer_km - speed_km) <= {{ var('moving_slack_whole_km') }}
             ),
             false
         ) as is_odometer_good
