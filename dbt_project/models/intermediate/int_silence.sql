@@ -13,6 +13,31 @@ periods as (
     where {{ devices_in_scope() }} and {{ outside_gates() }}
 ),
 
+counter_life as (
+    select
+        awake_no,
+        is_reset_before,
+        silence_max_ah,
+        silence_max_kwh,
+        device_no,
+        measured_month
+    from {{ ref('int_counter_life') }}
+    where {{ devices_in_scope() }}
+),
+
+placed as (
+    select
+        periods.*,
+        counter_life.is_reset_before,
+        counter_life.silence_max_ah,
+        counter_life.silence_max_kwh
+    from periods
+    inner join counter_life
+        on
+            periods.device_no = counter_life.device_no and periods.measured_month = counter_life.measured_month
+            and periods.awake_no = counter_life.awake_no
+),
+
 -- a counter that never moves is no counter
 alive as (
     select
@@ -44,18 +69,20 @@ paired as (
         lat_first as lat_after,
         lng_first as lng_after,
         lag(module_temp_last_c) over w as temp_before_c,
-        -- a fall of a counter is a reset, another number of cells another pack: nothing can be said
+        is_reset_before as is_reset,
+        -- of another pack, or of a counter that began anew, nothing can be said; nor of a step that no car makes
         {%- for name, unit in counters %}
         case
             when
-                coalesce(cell_slot_count = lag(cell_slot_count) over w, true)
-                and {{ name }}_first_{{ unit }} >= lag({{ name }}_last_{{ unit }}) over w
+                not is_reset_before
+                and {{ name }}_first_{{ unit }} - lag({{ name }}_last_{{ unit }}) over w
+                between 0 and silence_max_{{ unit }}
                 then {{ name }}_first_{{ unit }} - lag({{ name }}_last_{{ unit }}) over w
         end as {{ name }}_step_{{ unit }},
         {%- endfor %}
         odometer_first_km - lag(odometer_last_km) over w as odometer_step_km,
         device_no
-    from periods
+    from placed
     window w as (partition by device_no order by from_at, measured_month, awake_no)
 ),
 
@@ -106,6 +133,7 @@ measured as (
         - case when odometer_step_km is null then coalesce(discharged_total_step_ah, 0e0) else 0e0 end
             as charged_in_ah,
         odometer_step_km,
+        is_reset,
         coalesce(odometer_step_km >= {{ var('silence_moved_km') }}, false) as has_moved,
         device_no
     from told
@@ -116,7 +144,8 @@ select
     silence_s <= {{ var('logging_gap_s') }} as is_joint,
     -- counters decide where there are any: a BMS that re-anchors its SoC over a rest lets it rise without a charge
     case
-        when silence_s <= {{ var('logging_gap_s') }} then null
+        -- a SoC on either side of another pack is no rise
+        when silence_s <= {{ var('logging_gap_s') }} or is_reset then null
         when plug_step_kwh is not null
             then case when plug_step_kwh >= {{ var('inferred_min_kwh') }} then 'plug counter' end
         when charged_step_kwh is not null and not has_moved
