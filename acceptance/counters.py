@@ -106,6 +106,10 @@ class _Counters:
                 "discharged_total_last_ah": np.floor(state.discharged_ah * 10) / 10,
                 "charged_total_first_kwh": np.floor(before[2] * 10) / 10,
                 "charged_total_last_kwh": np.floor(state.charged_kwh * 10) / 10,
+                "discharged_total_first_kwh": None,
+                "discharged_total_last_kwh": None,
+                "odometer_first_km": None,
+                "odometer_last_km": None,
                 "operating_first_s": float(begin),
                 "operating_last_s": float(state.at_s),
                 "cell_slot_count": car.pack.cell_count,
@@ -190,7 +194,7 @@ def audit(cars: dict[str, tuple[int, Fault]], months: int, seed: int, home: Path
             "values (?, ?, ?, ?)",
             devices,
         )
-    Dbt(settings, warehouse).run(["fct_counter_audit_monthly"])
+    Dbt(settings, warehouse).run(["int_counter_life", "fct_counter_audit_monthly"])
     with warehouse.open() as connection:
         found = pl.from_arrow(
             connection.execute(

@@ -15,7 +15,7 @@ from baas_dagster.assets.common import asked, materialized, replace_devices
 from baas_dagster.assets.release import curve_of, outside_for
 from baas_dagster.battery.capacity import ESTIMATE_SCHEMA, charge_estimates, rest_pair_estimates
 from baas_dagster.battery.curve import Curve
-from baas_dagster.battery.rests import REST_SCHEMA, epochs, rest_readings
+from baas_dagster.battery.rests import REST_SCHEMA, rest_readings
 from baas_dagster.battery.soh import SOH_SCHEMA, Pack, soh_months, throughput
 from baas_dagster.partitions import DEVICES
 from baas_dagster.progress import Progress, step
@@ -26,7 +26,13 @@ from baas_dagster.settings import Settings
 __all__ = ["Curves", "battery_chain"]
 
 _NOT_GATED = "(device_no, measured_month) not in (select device_no, measured_month from ops.partition_gate)"
-_PERIODS = f"select * from intermediate.int_awake_period where device_no = ? and {_NOT_GATED}"
+_PERIODS = """
+    select p.*, l.life_no, l.charged_ah, l.discharged_ah,
+    from intermediate.int_awake_period as p
+    inner join intermediate.int_counter_life as l using (device_no, measured_month, awake_no)
+    where device_no = ?
+"""
+"""A gated month has no counter life."""
 _SESSIONS = "select * from marts.fct_charging_session where device_no = ?"
 _CLAIMS = f"select * from intermediate.int_bms_claim where device_no = ? and {_NOT_GATED}"
 _MONTHS = "select measured_month from marts.fct_mileage_monthly where device_no = ?"
@@ -95,7 +101,10 @@ def _made(connection: duckdb.DuckDBPyConnection, device: str, curves: Curves) ->
     is_distrusted = pl.col("measured_month").is_in(distrusted)
     rests = rests.with_columns(pl.when(~is_distrusted).then(pl.col(name)).alias(name) for name in counters)
     sessions = sessions.sort("started_at").join_asof(
-        epochs(periods), left_on="started_at", right_on="from_at", strategy="backward"
+        periods.select("from_at", epoch="life_no").sort("from_at"),
+        left_on="started_at",
+        right_on="from_at",
+        strategy="backward",
     )
     found = [charge_estimates(sessions.with_columns(pl.col("epoch").fill_null(0)))]
     if curve is not None:
@@ -112,6 +121,7 @@ def _made(connection: duckdb.DuckDBPyConnection, device: str, curves: Curves) ->
         dg.AssetDep("int_bms_claim", partition_mapping=dg.MultiToSingleDimensionPartitionMapping("device_no")),
         "fct_charging_session",
         "fct_counter_audit_monthly",
+        "int_counter_life",
         "fct_mileage_monthly",
     ],
     group_name="battery",

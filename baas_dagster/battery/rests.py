@@ -1,8 +1,8 @@
 """Rest readings of one device: what the awake periods of its whole history say about voltage at rest.
 
-Belongs here: which first readings are rest voltages, the direction they were reached from, charge counted up to them,
-the epoch of pack and counters. Does not belong here: how awake periods are cut (dbt ``int_awake_period``), SoC from a
-rest voltage (``curve``).
+Belongs here: which first readings are rest voltages, the direction they were reached from, charge counted up to them.
+Does not belong here: how awake periods are cut (dbt ``int_awake_period``), where another pack or a counter begins anew
+(dbt ``int_counter_life``), SoC from a rest voltage (``curve``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from baas_dagster.battery.rules import RULES, BatteryRules
 
-__all__ = ["REST_SCHEMA", "epochs", "rest_readings"]
+__all__ = ["REST_SCHEMA", "rest_readings"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,7 +39,7 @@ REST_SCHEMA: dict[str, pl.DataType] = {
 }
 """One row per rest. ``soc_before_pct``: last SoC before the silence. ``net_ah``: integrated net charge, comparable
 within one ``net_segment`` (a new one begins with every hole). ``awake_h``: hours awake before the rest, since the first
-period. ``epoch`` changes with the pack or its counters; figures of two epochs never go together."""
+period. ``epoch``: life of pack and counters (``life_no``); figures of two epochs never go together."""
 
 _DIRECTIONS = np.array(["discharge", "unknown", "charge"])
 
@@ -47,8 +47,8 @@ _DIRECTIONS = np.array(["discharge", "unknown", "charge"])
 def rest_readings(periods: pl.DataFrame, cell_count: int | None, rules: BatteryRules = RULES) -> pl.DataFrame:
     """Rests of one device from its awake periods, in columns of ``REST_SCHEMA``, in order of time.
 
-    ``periods``: rows of ``int_awake_period`` of one device, any order, all months. A period that GPS alone made is
-    none. Without ``cell_count`` the mean cell is the voltage.
+    ``periods``: rows of ``int_awake_period`` of one device with the ``life_no`` of ``int_counter_life``, any order, all
+    months. A period that GPS alone made is none. Without ``cell_count`` the mean cell is the voltage.
     """
     periods = _in_order(periods)
     if periods.is_empty():
@@ -58,7 +58,7 @@ def rest_readings(periods: pl.DataFrame, cell_count: int | None, rules: BatteryR
     awake_s = np.maximum(to_s - from_s, 0.0)
     soc_first, soc_last = _floats(periods, "soc_first_pct"), _floats(periods, "soc_last_pct")
     charge, discharge = _floats(periods, "charge_ah"), _floats(periods, "discharge_ah")
-    epoch = _epochs(periods, rules)
+    epoch = periods["life_no"].to_numpy()
     direction = _directions(soc_last - soc_first, charge, discharge, silence_h, soc_first, soc_last, rules)
     net, segment = _net_charge(charge, discharge, awake_s, _floats(periods, "integrated_s"), soc_first, soc_last, rules)
     cell_mean_v = _floats(periods, "rest_cell_mean_mv") / 1000
@@ -94,13 +94,6 @@ def rest_readings(periods: pl.DataFrame, cell_count: int | None, rules: BatteryR
     return found.filter(pl.Series(keep)).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def epochs(periods: pl.DataFrame, rules: BatteryRules = RULES) -> pl.DataFrame:
-    """Epoch of pack and counters of every awake period of one device: from_at, epoch, in order of time."""
-    periods = _in_order(periods)
-    found = _epochs(periods, rules) if periods.height else np.zeros(0, dtype=np.int64)
-    return pl.DataFrame({"from_at": periods["from_at"], "epoch": found})
-
-
 def _in_order(periods: pl.DataFrame) -> pl.DataFrame:
     """The periods that the BMS logged, in order of time."""
     if "source" in periods.columns:
@@ -117,27 +110,6 @@ def _floats(rows: pl.DataFrame, column: str) -> Floats:
     if column not in rows.columns:
         return np.full(rows.height, np.nan)
     return rows[column].cast(pl.Float64).fill_null(float("nan")).to_numpy().copy()
-
-
-def _last_known(values: Floats) -> Floats:
-    """Each value, or the last one known before it."""
-    known = np.where(np.isnan(values), -1, np.arange(len(values)))
-    index = np.maximum.accumulate(known)
-    return np.asarray(np.where(index >= 0, values[np.maximum(index, 0)], np.nan))
-
-
-def _epochs(periods: pl.DataFrame, rules: BatteryRules) -> Ints:
-    """Number of the pack and counter epoch of every period: a counter that fell, or another number of cells."""
-    begins = np.zeros(periods.height, dtype=bool)
-    for name in ("charged_total", "discharged_total"):
-        first, last = _floats(periods, f"{name}_first_ah"), _floats(periods, f"{name}_last_ah")
-        both = _last_known(np.column_stack([first, last]).ravel())  # in order of time
-        fell = np.append(False, both[1:] < both[:-1] - rules.counter_reset_ah).reshape(-1, 2)
-        begins |= fell[:, 0]
-        begins[1:] |= fell[:-1, 1]  # fell inside a period: what comes after it is new
-    slots = _last_known(_floats(periods, "cell_slot_count"))
-    begins |= np.append(False, np.abs(np.diff(slots)) > 0)
-    return np.cumsum(begins).astype(np.int64)
 
 
 def _net_charge(

@@ -30,7 +30,6 @@ class BatteryRules:
     direction_turn_pct: float = 1.0  # points moved back that begin a new direction (two steps of 0.5)
     regen_share_max: float = 0.6  # 1; charge / discharge of one awake period above which it holds more than driving
     load_share_max: float = 0.1  # 1; discharge / charge of one awake period above which it holds more than charging
-    counter_reset_ah: float = 1.0  # Ah a lifetime counter falls by when it starts anew (as dbt var of that name)
     hole_share: float = 0.02  # 1; share of an awake period that was not integrated: its integral is no charge balance
     unseen_soc_pct: float = 2.0  # points of SoC that move over a silence when charge flowed unseen (DOMAIN 5)
 

@@ -92,11 +92,16 @@ class Pack:
     """True where the type follows from the number of cells alone: no vehicle master, no override."""
 
 
-def throughput(periods: pl.DataFrame) -> pl.DataFrame:
-    """Charge counted in both directions at the end of every awake period of one device: ended_at, total_ah, in
-    order."""
-    total = pl.col("charged_total_last_ah") + pl.col("discharged_total_last_ah")
-    return periods.select(ended_at=pl.col("to_at"), total_ah=total).drop_nulls().sort("ended_at", "total_ah")
+def throughput(lives: pl.DataFrame) -> pl.DataFrame:
+    """Charge counted in both directions in every awake period of one device and the silence before it: ended_at, epoch,
+    moved_ah (NULL in an epoch without one of the counters), in order.
+
+    ``lives``: ``to_at, life_no, charged_ah, discharged_ah`` as of ``int_counter_life``.
+    """
+    counters = ("charged_ah", "discharged_ah")
+    is_counted = pl.all_horizontal(pl.col(name).is_not_null().any().over("life_no") for name in counters)
+    moved = pl.when(is_counted).then(pl.sum_horizontal(counters).clip(0))
+    return lives.select(ended_at="to_at", epoch="life_no", moved_ah=moved).sort("ended_at", "moved_ah")
 
 
 def soh_months(
@@ -147,6 +152,7 @@ class _History:
     rest_soc: Floats
     rest_random: Floats
     counted_month: NDArray[np.int64]
+    counted_epoch: NDArray[np.int64]
     counted_year: Floats
     cycles: Floats
 
@@ -169,10 +175,10 @@ class _History:
             read = soc_from_rest(rests["cell_v"].to_numpy(), direction_number(rests), curve, rules)
             shown = rests["soc_bms_pct"].fill_null(float("nan")).to_numpy()
             bias, soc, random, identified = shown - read.soc_pct, read.soc_pct, read.sd_random_pct, read.is_identifiable
-        at_month, year, cycles = _cycles(counted, pack.capacity_nominal_ah, rules)
+        at_month, epoch, year, cycles = _cycles(counted, pack.capacity_nominal_ah)
         return _History(
             pack, curve, rules, parts, months, _months(rests["measured_month"]), rests["epoch"].to_numpy(),
-            identified, bias, soc, random, at_month, year, cycles,
+            identified, bias, soc, random, at_month, epoch, year, cycles,
         )  # fmt: skip
 
     def row(self, month: str) -> dict[str, Any]:
@@ -185,7 +191,7 @@ class _History:
             "curve_version": self.curve.version_id if self.curve else None,
             "curve_origin": self.curve.origin if self.curve else None,
             "pack_epoch": epoch,
-            "equivalent_full_cycles": self._cycles_at(at),
+            "equivalent_full_cycles": self._cycles_at(at, epoch),
             "n": 0,
             "method": "none",
             **self._bias(at, epoch),
@@ -236,10 +242,9 @@ class _History:
 
     def _epoch(self, at: int) -> int | None:
         """The pack and counter epoch a month belongs to: the last one seen until its end."""
-        seen = [int(self.rest_epoch[self.rest_month <= at].max())] if (self.rest_month <= at).any() else []
-        for name, months in self.month.items():
-            if (months <= at).any():
-                seen.append(int(self.estimates[name]["epoch"].to_numpy()[months <= at].max()))
+        parts = [(self.counted_month, self.counted_epoch), (self.rest_month, self.rest_epoch)]
+        parts += [(months, self.estimates[name]["epoch"].to_numpy()) for name, months in self.month.items()]
+        seen = [int(epochs[months <= at].max()) for months, epochs in parts if (months <= at).any()]
         return max(seen) if seen else None
 
     def _window(self, name: str, at: int, epoch: int | None) -> tuple[Pool | None, float, str | None]:
@@ -282,9 +287,9 @@ class _History:
             "n_soc_bias": n,
         }
 
-    def _cycles_at(self, at: int) -> float | None:
-        until = self.counted_month <= at
-        return float(self.cycles[until][-1]) if until.any() else None
+    def _cycles_at(self, at: int, epoch: int | None) -> float | None:
+        until = (self.counted_month <= at) & (self.counted_epoch == epoch)
+        return float(self.cycles[until][-1]) if np.isfinite(self.cycles[until]).any() else None
 
     def _trend(self, at: int, epoch: int | None, percent: float) -> dict[str, Any]:
         """Slopes of the last year of the epoch."""
@@ -305,8 +310,10 @@ class _History:
                 np.maximum(rows["random_sd_ah"].to_numpy() * percent, 0.1),
             )
             by_time[name] = slope_of(year, soh, sd, months[chosen], rules)
-            if name == "ocv" and len(self.cycles) and by_time[name] is not None:
-                by_cycle = slope_of(np.interp(year, self.counted_year, self.cycles), soh, sd, months[chosen], rules)
+            counted = (self.counted_epoch == epoch) & np.isfinite(self.cycles)
+            if name == "ocv" and counted.any() and by_time[name] is not None:
+                cycles = np.interp(year, self.counted_year[counted], self.cycles[counted])
+                by_cycle = slope_of(cycles, soh, sd, months[chosen], rules)
         data = combine(by_time["ocv"], by_time["charge"], rules)
         trend = shrink(data, rules)
         row: dict[str, Any] = {
@@ -342,14 +349,14 @@ def _years(times: pl.Series) -> Floats:
 
 
 def _cycles(
-    counted: pl.DataFrame | None, capacity_ah: float | None, rules: BatteryRules
-) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Equivalent full cycles since the first reading, (dCCC + dCDC) / 2 C; a counter that starts anew goes on
-    counting."""
-    if counted is None or counted.is_empty() or not capacity_ah:
-        return np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
-    steps = np.append(0.0, np.diff(counted["total_ah"].to_numpy()))
-    steps = np.where(steps < -rules.counter_reset_ah, 0.0, np.maximum(steps, 0.0))
+    counted: pl.DataFrame | None, capacity_ah: float | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
+    """Month, epoch, year and equivalent full cycles, (dCCC + dCDC) / 2 C, since the first reading of each epoch; NaN
+    where nothing is counted or the capacity is not known."""
+    if counted is None or counted.is_empty():
+        none = np.zeros(0, dtype=np.int64)
+        return none, none, np.zeros(0), np.zeros(0)
     at = counted["ended_at"]
     month = (at.dt.year().cast(pl.Int64) * 12 + at.dt.month().cast(pl.Int64) - 1).to_numpy()
-    return month, _years(at), np.cumsum(steps) / (2 * capacity_ah)
+    total = counted.select(pl.col("moved_ah").cum_sum().over("epoch").cast(pl.Float64).fill_null(float("nan")))
+    return month, counted["epoch"].to_numpy(), _years(at), total.to_series().to_numpy() / (2 * (capacity_ah or np.nan))

@@ -19,11 +19,11 @@ DAYS = 12
 OHM = 0.1
 AH = 100.0
 
-PLAIN, NO_COUNTERS, NO_CELLS, FLAT_SOC, MINUTE, SWAPPED, PADDED, GPS_ONLY, SLOW_CLOCK, SMALLER = (
-    f"0129000{number}" for number in range(4001, 4011)
+PLAIN, NO_COUNTERS, NO_CELLS, FLAT_SOC, MINUTE, SWAPPED, PADDED, GPS_ONLY, SLOW_CLOCK, SMALLER, USED, BLANK = (
+    f"0129000{number}" for number in range(4001, 4013)
 )
-NO_VOLTAGE, NO_CURRENT, NO_MOTION, SILENT_DRIVES = (f"0129000{number}" for number in range(4011, 4015))
-SPARSE, SPARSER, WHOLE_KM, BLANK_SPEED, SPIKE, V2L_FLAG = (f"0129000{number}" for number in range(4015, 4021))
+NO_VOLTAGE, NO_CURRENT, NO_MOTION, SILENT_DRIVES = (f"0129000{number}" for number in range(4013, 4017))
+SPARSE, SPARSER, WHOLE_KM, BLANK_SPEED, SPIKE, V2L_FLAG = (f"0129000{number}" for number in range(4017, 4023))
 ENERGY_COUNTERS = ("cumul_pw_chrgd", "cumul_pw_dischrgd")
 HOUR_KWH = 30 * 0.35
 """What the car takes from the pack in its hour of driving."""
@@ -94,6 +94,24 @@ def _smaller(number: int, row: Row) -> Row:
     return row | {"soc": f"{soc:.1f}", "cell_volt_list": ",".join(str(row["cell_volt_list"]).split(",")[:90])}
 
 
+def _used(number: int, row: Row) -> Row:
+    """A used pack of 80 Ah from the middle on: its counters stand higher, by charge as by discharge."""
+    if number < DAYS * 361:
+        return row
+    found = row | {"soc": f"{50 + 1.25 * (float(str(row['soc'])) - 50):.1f}"}
+    for name, ah in (("chrgd", 4000), ("dischrgd", 3950)):
+        found[f"cumul_current_{name}"] = f"{float(str(row[f'cumul_current_{name}'])) + ah:.1f}"
+        found[f"cumul_pw_{name}"] = f"{float(str(row[f'cumul_pw_{name}'])) + 0.35 * ah:.1f}"
+    return found
+
+
+def _blank(number: int, row: Row) -> Row:
+    """The last block of cells is missing throughout one drive."""
+    if number // 361 != DAYS:
+        return row
+    return row | {"cell_volt_list": ",".join(str(row["cell_volt_list"]).split(",")[:88])}
+
+
 CARS: dict[str, Callable[[int, Row], Row]] = {
     PLAIN: lambda _, row: row,
     NO_COUNTERS: _without("cumul_current_chrgd", "cumul_current_dischrgd", "cumul_pw_chrgd", "cumul_pw_dischrgd"),
@@ -113,6 +131,8 @@ CARS: dict[str, Callable[[int, Row], Row]] = {
     BLANK_SPEED: lambda number, row: row | ({"emobility_spd": ""} if number % 3 == 0 else {}),
     SPIKE: lambda number, row: row | ({"pack_current": 250.0} if number % (2 * ROWS) == ROWS + 180 else {}),
     V2L_FLAG: lambda _, row: row | {"v2l": "t"},
+    USED: _used,
+    BLANK: _blank,
     SLOW_CLOCK: lambda number, row: row | {"op_time": f"{9e5 + number:.0f}"},
 }
 ROWS = 361
@@ -222,6 +242,32 @@ def test_a_pack_of_other_cells_in_mid_month_is_estimated_by_itself(published: Se
     assert set(same["pack_epoch"]) == {0}
     month = rows_of(published, "fct_soh_monthly", SMALLER)
     assert month["pack_epoch"].to_list() == [1], "the month is the pack's that it ends with"
+
+
+def test_a_used_pack_charged_nothing_by_its_counters_standing_higher(published: Settings) -> None:
+    verdict, reason = audit_of(published, USED)
+    assert verdict == "reset"
+    assert "another pack" in reason
+    for table, figures in (
+        ("fct_charging_session", ("started_at", "ended_at", "is_inferred", "energy_kwh", "charge_ah", "energy_method")),
+        ("fct_energy_daily", ("service_date", "charged_kwh", "driven_net_kwh", "session_count")),
+    ):
+        used, plain = (rows_of(published, table, device).select(figures).sort(figures[0]) for device in (USED, PLAIN))
+        assert used.equals(plain), table
+
+
+def test_a_used_pack_is_estimated_by_itself(published: Settings) -> None:
+    estimates = rows_of(published, "fct_capacity_estimate", USED).filter(pl.col("method") == "charge")
+    by_pack = dict(estimates.group_by("pack_epoch").agg(pl.col("capacity_ah").median()).iter_rows())
+    assert by_pack == {0: pytest.approx(AH, rel=0.03), 1: pytest.approx(0.8 * AH, rel=0.03)}
+    assert rows_of(published, "fct_soh_monthly", USED)["pack_epoch"].to_list() == [1]
+
+
+def test_a_drive_with_a_block_of_cells_missing_is_of_the_same_pack(published: Settings) -> None:
+    assert audit_of(published, BLANK) == audit_of(published, PLAIN)
+    for table in ("fct_capacity_estimate", "fct_soh_monthly"):
+        blank, plain = (rows_of(published, table, device)["pack_epoch"].to_list() for device in (BLANK, PLAIN))
+        assert blank == plain
 
 
 def test_sensors_that_pad_do_not_cool_the_pack(published: Settings) -> None:

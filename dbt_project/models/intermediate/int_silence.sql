@@ -32,11 +32,31 @@ gates_before as (
     group by months.device_no, months.measured_month
 ),
 
+counter_life as (
+    select
+        awake_no,
+        is_reset_before,
+        silence_max_ah,
+        silence_max_kwh,
+        device_no,
+        measured_month
+    from {{ ref('int_counter_life') }}
+    where {{ devices_in_scope() }}
+),
+
 periods as (
     select
         good_periods.*,
-        coalesce(gates_before.gate_count, 0) as gate_count
+        coalesce(gates_before.gate_count, 0) as gate_count,
+        counter_life.is_reset_before,
+        counter_life.silence_max_ah,
+        counter_life.silence_max_kwh
     from good_periods
+    inner join counter_life
+        on
+            good_periods.device_no = counter_life.device_no
+            and good_periods.measured_month = counter_life.measured_month
+            and good_periods.awake_no = counter_life.awake_no
     left join gates_before
         on
             good_periods.device_no = gates_before.device_no
@@ -75,13 +95,15 @@ paired as (
         lng_first as lng_after,
         lag(module_temp_last_c) over w as temp_before_c,
         gate_count > lag(gate_count) over w as is_over_gate,
-        -- a fall of a counter is a reset, another number of cells another pack: nothing can be said
+        is_reset_before as is_reset,
+        -- of another pack, or of a counter that began anew, nothing can be said; nor of a step that no car makes
         {%- for name, unit in counters %}
         case
             when
-                coalesce(cell_slot_count = lag(cell_slot_count) over w, true)
+                not is_reset_before
                 and gate_count = lag(gate_count) over w
-                and {{ name }}_first_{{ unit }} >= lag({{ name }}_last_{{ unit }}) over w
+                and {{ name }}_first_{{ unit }} - lag({{ name }}_last_{{ unit }}) over w
+                between 0 and silence_max_{{ unit }}
                 then {{ name }}_first_{{ unit }} - lag({{ name }}_last_{{ unit }}) over w
         end as {{ name }}_step_{{ unit }},
         {%- endfor %}
@@ -143,6 +165,7 @@ measured as (
         silence_s <= {{ var('logging_gap_s') }} or {{ is_bridged(
             'silence_s', 'state_after', 'state_before', 'current_after_a', 'current_before_a'
         ) }} as is_joint,
+        is_reset,
         coalesce(odometer_step_km >= {{ var('silence_moved_km') }}, false) as has_moved,
         device_no
     from told
@@ -152,7 +175,8 @@ select
     *,
     -- counters decide where there are any: a BMS that re-anchors its SoC over a rest lets it rise without a charge
     case
-        when is_joint or is_over_gate then null
+        -- a SoC on either side of another pack is no rise
+        when is_joint or is_over_gate or is_reset then null
         when plug_step_kwh >= {{ var('inferred_min_kwh') }} then 'plug counter'
         -- while it drove, only a plug counter tells charge from recuperation; some count fast charging alone
         when plug_step_kwh is not null and (has_moved or coalesce(charged_step_kwh, charged_step_ah) is null) then null

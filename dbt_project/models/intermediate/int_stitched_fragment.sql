@@ -24,9 +24,22 @@ joint as (
     where is_joint
 ),
 
+counter_life as (
+    select
+        awake_no,
+        awake_max_ah,
+        awake_max_kwh,
+        device_no,
+        measured_month
+    from {{ ref('int_counter_life') }}
+    where {{ devices_in_scope() }}
+),
+
 joined as (
     select
         fragments.*,
+        counter_life.awake_max_ah,
+        counter_life.awake_max_kwh,
         counters.is_charged_ah_alive,
         counters.is_charged_kwh_alive,
         joint.from_at as joint_from_at,
@@ -47,6 +60,11 @@ joined as (
         joint.discharged_step_kwh as joint_discharged_kwh
     from fragments
     inner join counters on fragments.device_no = counters.device_no
+    inner join counter_life
+        on
+            fragments.device_no = counter_life.device_no
+            and fragments.measured_month = counter_life.measured_month
+            and fragments.awake_no = counter_life.awake_no
     left join joint
         on
             fragments.is_first_of_period
@@ -85,26 +103,27 @@ select
     bridged_s + case when joint_ah is not null and joint_s > {{ var('integral_max_s') }} then joint_s else 0e0 end
         as bridged_s,
     lost_s + case when joint_ah is null then coalesce(joint_s, 0e0) else 0e0 end as lost_s,
-    -- a counter that fell was reset: its step is unknown
+    -- of a counter that began anew the step is unknown
     {% for name, unit in [
         ('charged', 'ah'), ('discharged', 'ah'), ('charged', 'kwh'), ('discharged', 'kwh')
     ] %}
+    {%- set step = name ~ '_total_to_' ~ unit ~ ' - ' ~ name ~ '_total_from_' ~ unit %}
+    {%- set step_after = name ~ '_total_after_' ~ unit ~ ' - ' ~ name ~ '_total_from_' ~ unit %}
     case
-        when {{ name }}_total_to_{{ unit }} >= {{ name }}_total_from_{{ unit }}
-            then
-                greatest(
-                    {{ name }}_total_to_{{ unit }},
-                    coalesce({{ name }}_total_after_{{ unit }}, {{ name }}_total_to_{{ unit }})
-                )
-                - {{ name }}_total_from_{{ unit }}
+        when {{ step }} between 0 and awake_max_{{ unit }}
+            then case
+                when {{ step_after }} between {{ step }} and awake_max_{{ unit }} then {{ step_after }} else {{ step }}
+            end
     end + coalesce(joint_{{ name }}_{{ unit }}, 0e0) as {{ name }}_step_{{ unit }},
     {% endfor %}
     is_charged_ah_alive,
     is_charged_kwh_alive,
-    case when plug_total_to_kwh >= plug_total_from_kwh then plug_total_to_kwh - plug_total_from_kwh end
-        as plug_step_kwh,
-    case when quick_total_to_kwh >= quick_total_from_kwh then quick_total_to_kwh - quick_total_from_kwh end
-        as quick_step_kwh,
+    {% for name in ['plug', 'quick'] %}
+    case
+        when {{ name }}_total_to_kwh - {{ name }}_total_from_kwh between 0 and awake_max_kwh
+            then {{ name }}_total_to_kwh - {{ name }}_total_from_kwh
+    end as {{ name }}_step_kwh,
+    {% endfor %}
     odometer_from_km,
     odometer_to_km,
     speed_km,

@@ -11,6 +11,7 @@ with
 
 moved as (
     select * from {{ ref('int_counter_life') }}
+    where {{ devices_in_scope() }}
 ),
 
 gated_month as (
@@ -73,6 +74,7 @@ month_life as (
     select
         life_no,
         min(case when is_reset_before then from_at when is_reset_inside then to_at end) as reset_at,
+        min_by(reset_because, from_at) filter (where reset_because is not null) as reset_because,
         {{ fixed_sum('awake_h') }} as awake_h,
         {{ fixed_sum('case when is_first then 0e0 else silent_h end') }} as silent_h,
         {{ fixed_sum('charged_ah') }} as charged_ah,
@@ -257,6 +259,8 @@ months as (
         numbered.device_no,
         numbered.measured_month,
         min(numbered.reset_at) as reset_at,
+        min_by(numbered.reset_because, numbered.reset_at) filter (where numbered.reset_at is not null)
+            as reset_because,
         max(numbered.life_no) as life_no,
         {{ fixed_sum('numbered.awake_h') }} as awake_h,
         {{ fixed_sum('numbered.charged_ah') }} as charged_ah,
@@ -288,6 +292,7 @@ figures as (
         spine.measured_month,
         gated_month.gated_by,
         months.reset_at,
+        months.reset_because,
         months.awake_h,
         months.charged_ah,
         months.discharged_ah,
@@ -394,7 +399,7 @@ select
         else nullif(
             concat_ws(
                 '; ',
-                case when reset_at is not null then 'a counter began anew' end,
+                reset_because,
                 case when is_voltage_off then 'energy and charge imply a voltage outside the pack' end,
                 case when is_time_slow then 'operating time runs slower than the clock' end,
                 case

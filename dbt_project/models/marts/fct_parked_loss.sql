@@ -45,7 +45,7 @@ lost as (
     from silences
     where
         soc_before_pct is not null and soc_after_pct is not null
-        and not has_moved and charge_evidence is null
+        and not has_moved and not is_reset and charge_evidence is null
         and silence_s between {{ var('parked_min_h') }} * 3600e0 and {{ var('silence_known_max_h') }} * 3600e0
 ),
 

@@ -9,7 +9,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baas_dagster.battery.rests import REST_SCHEMA, epochs, rest_readings
+from baas_dagster.battery.rests import REST_SCHEMA, rest_readings
 from tests.unit.battery.world import CELLS, periods
 
 
@@ -47,19 +47,12 @@ def test_a_period_with_charge_and_load_says_nothing_of_its_order() -> None:
     assert "charge" not in set(rest_readings(seen, CELLS)["direction"])
 
 
-def test_a_counter_that_starts_anew_begins_an_epoch() -> None:
+def test_the_first_rest_of_another_life_of_the_pack_is_none_and_the_later_ones_are_its_own() -> None:
     seen = periods(20)
-    later = pl.int_range(pl.len()) >= 12
-    names = [name for name in seen.columns if name.startswith(("charged_total", "discharged_total"))]
-    reset = seen.with_columns(pl.when(later).then(pl.col(name) - 4_000).otherwise(pl.col(name)) for name in names)
-    found = rest_readings(reset, CELLS)
-    assert found["epoch"].n_unique() == 2
-    assert found.filter(pl.col("epoch") == 1)["rest_at"].min() > seen["from_at"][12]
-
-
-def test_another_number_of_cells_begins_an_epoch() -> None:
-    seen = periods(20).with_columns(cell_slot_count=pl.when(pl.int_range(pl.len()) >= 9).then(96).otherwise(CELLS))
-    assert rest_readings(seen, CELLS)["epoch"].n_unique() == 2
+    swapped = seen.with_columns(life_no=pl.when(pl.int_range(pl.len()) >= 12).then(1).otherwise(0))
+    found = rest_readings(swapped, CELLS)
+    assert found["epoch"].to_list() == [0] * 11 + [1] * (seen.height - 13)
+    assert found.filter(pl.col("epoch") == 1)["rest_at"].min() == seen["rest_at"][13]
 
 
 def test_a_voltage_that_the_cells_contradict_is_no_rest() -> None:
@@ -117,7 +110,5 @@ def test_rests_keep_their_time() -> None:
     assert found["rest_at"][0] - seen["from_at"][0] == timedelta(hours=12)
 
 
-def test_a_car_without_bms_rows_has_no_epoch_and_no_rest() -> None:
-    gps_only = periods(3).with_columns(source=pl.lit("gps"))
-    assert epochs(gps_only).is_empty()
-    assert rest_readings(gps_only, CELLS).is_empty()
+def test_a_car_without_bms_rows_has_no_rest() -> None:
+    assert rest_readings(periods(3).with_columns(source=pl.lit("gps")), CELLS).is_empty()

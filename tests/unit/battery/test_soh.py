@@ -101,24 +101,43 @@ def test_bias_is_the_difference_between_display_and_voltage() -> None:
     assert (last["soc_bias_lo_pct"] < last["soc_bias_pct"]).all()
 
 
-def test_cycles_go_on_over_a_counter_that_starts_anew() -> None:
-    seen = periods(60)
-    later = pl.int_range(pl.len()) >= 40
-    names = [name for name in seen.columns if name.startswith(("charged_total", "discharged_total"))]
-    reset = seen.with_columns(pl.when(later).then(pl.col(name) - 4_500).otherwise(pl.col(name)) for name in names)
-    whole, cut = (table(part)["equivalent_full_cycles"][-1] for part in (seen, reset))
-    assert whole == pytest.approx(60 / 1.5 * 0.7, rel=0.15)
-    assert cut == pytest.approx(whole, abs=1)
+def swapped(old: pl.DataFrame, new: pl.DataFrame, at: int) -> pl.DataFrame:
+    """The periods of the old pack up to number ``at``, those of another one from there on."""
+    return pl.concat([old.head(at), new[at:].with_columns(life_no=pl.lit(1, pl.Int64))])
+
+
+def test_cycles_begin_anew_with_every_pack_and_a_month_has_those_of_the_pack_it_ends_with() -> None:
+    seen = periods(90)
+    whole, cut = table(seen), table(swapped(seen, seen, 80))
+    a_day = 0.7 / 1.5
+    assert whole["equivalent_full_cycles"].to_list() == pytest.approx(
+        [30 * a_day, 58 * a_day, 89 * a_day, 90 * a_day], rel=0.04
+    )
+    assert cut["pack_epoch"].to_list() == [0, 1, 1, 1]
+    assert cut["equivalent_full_cycles"].to_list() == pytest.approx(
+        [30 * a_day, 18 * a_day, 49 * a_day, 50 * a_day], rel=0.04
+    )
+
+
+def test_a_pack_whose_counters_were_never_read_has_no_cycles() -> None:
+    seen = periods(90)
+    silent = seen.with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("charged_ah", "discharged_ah"))
+    rows = table(swapped(seen, silent, 80))
+    assert rows["equivalent_full_cycles"].is_null().to_list() == [False, True, True, True]
 
 
 def test_estimates_of_an_old_pack_do_not_speak_for_the_new_one() -> None:
-    old, new = periods(60, capacity_ah=80), periods(120, capacity_ah=100)
-    border = old["from_at"].max()
-    counters = [name for name in new.columns if name.startswith(("charged_total", "discharged_total"))]
-    new = new.filter(pl.col("from_at") > border).with_columns(pl.col(name) - 4_000 for name in counters)
-    rows = table(pl.concat([old, new]), curve=a_curve())
+    old, new = periods(120, capacity_ah=80), periods(120, capacity_ah=100)
+    rows = table(swapped(old, new, 120), curve=a_curve())
     assert rows["soh_ocv_pct"][0] == pytest.approx(80, abs=1)
     assert rows["soh_ocv_pct"][-1] == pytest.approx(100, abs=1)
+
+
+def test_a_month_that_ends_with_a_new_pack_says_nothing_of_the_old_one() -> None:
+    old, new = periods(60, capacity_ah=80), periods(60, capacity_ah=100)
+    rows = table(swapped(old, new, 118), curve=a_curve())
+    assert rows["soh_ocv_reason"][-1] == "too few"
+    assert rows["pack_epoch"][-1] == 1
 
 
 def test_a_flat_car_and_a_fast_one_stand_apart_within_a_year() -> None:
