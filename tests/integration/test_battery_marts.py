@@ -23,7 +23,8 @@ PLAIN, NO_COUNTERS, NO_CELLS, FLAT_SOC, MINUTE, SWAPPED, PADDED, GPS_ONLY, SLOW_
     f"0129000{number}" for number in range(4001, 4013)
 )
 NO_VOLTAGE, NO_CURRENT, NO_MOTION, SILENT_DRIVES = (f"0129000{number}" for number in range(4013, 4017))
-SPARSE, SPARSER, WHOLE_KM, BLANK_SPEED, SPIKE, V2L_FLAG = (f"0129000{number}" for number in range(4017, 4023))
+SPARSE, SPARSER, WHOLE_KM, BLANK_SPEED, SPIKE, V2L_FLAG, ZERO = (f"0129000{number}" for number in range(4017, 4024))
+COUNTERS = ("cumul_current_chrgd", "cumul_current_dischrgd", "cumul_pw_chrgd", "cumul_pw_dischrgd")
 ENERGY_COUNTERS = ("cumul_pw_chrgd", "cumul_pw_dischrgd")
 HOUR_KWH = 30 * 0.35
 """What the car takes from the pack in its hour of driving."""
@@ -114,7 +115,7 @@ def _blank(number: int, row: Row) -> Row:
 
 CARS: dict[str, Callable[[int, Row], Row]] = {
     PLAIN: lambda _, row: row,
-    NO_COUNTERS: _without("cumul_current_chrgd", "cumul_current_dischrgd", "cumul_pw_chrgd", "cumul_pw_dischrgd"),
+    NO_COUNTERS: _without(*COUNTERS),
     NO_CELLS: _without("cell_volt_list"),
     FLAT_SOC: lambda _, row: row | {"soc": "50.0"},
     MINUTE: lambda _, row: row,
@@ -130,6 +131,7 @@ CARS: dict[str, Callable[[int, Row], Row]] = {
     WHOLE_KM: lambda _, row: row | {"emobility_spd": "", "odometer": str(int(float(str(row["odometer"]))))},
     BLANK_SPEED: lambda number, row: row | ({"emobility_spd": ""} if number % 3 == 0 else {}),
     SPIKE: lambda number, row: row | ({"pack_current": 250.0} if number % (2 * ROWS) == ROWS + 180 else {}),
+    ZERO: lambda number, row: row | (dict.fromkeys(COUNTERS, "0.0") if number % ROWS == 0 else {}),
     V2L_FLAG: lambda _, row: row | {"v2l": "t"},
     USED: _used,
     BLANK: _blank,
@@ -370,6 +372,14 @@ def test_a_coarse_odometer_and_a_speed_with_holes_still_make_trips(published: Se
 
 def test_one_row_of_current_makes_no_fast_charge(published: Settings) -> None:
     assert set(rows_of(published, "fct_charging_session", SPIKE)["mode"]) == {"AC"}
+
+
+def test_counters_that_read_0_on_waking_begin_nothing_anew(published: Settings) -> None:
+    days, plain = rows_of(published, "fct_energy_daily", ZERO), rows_of(published, "fct_energy_daily", PLAIN)
+    for column in ("charged_kwh", "driven_net_kwh"):
+        assert days[column].sum() == pytest.approx(plain[column].sum(), rel=0.02)
+    assert set(rows_of(published, "fct_capacity_estimate", ZERO)["pack_epoch"]) == {0}
+    assert audit_of(published, ZERO)[0] == "ok"
 
 
 def test_a_flag_does_not_turn_a_charge_round(published: Settings) -> None:

@@ -76,11 +76,11 @@ renamed as (
         insul_resistance as insulation_kohm,
         {{ supported('sub_batt_volt') }} as aux_voltage_v,
         {{ supported('airbag_hwire_duty') }} as airbag_wire_duty_pct,
-        -- lifetime counters
-        cumul_current_chrgd as charged_total_ah,
-        cumul_current_dischrgd as discharged_total_ah,
-        cumul_pw_chrgd as charged_total_kwh,
-        cumul_pw_dischrgd as discharged_total_kwh,
+        -- lifetime counters; a pack that has never been charged is none, and some read 0 until the BMS is awake
+        nullif(cumul_current_chrgd, 0) as charged_total_ah,
+        nullif(cumul_current_dischrgd, 0) as discharged_total_ah,
+        nullif(cumul_pw_chrgd, 0) as charged_total_kwh,
+        nullif(cumul_pw_dischrgd, 0) as discharged_total_kwh,
         cumul_energy_chrgd as plug_charged_total_kwh,
         cumul_energy_chrgd_q as quick_charged_total_kwh,
         chrg_cnt as charge_count,
