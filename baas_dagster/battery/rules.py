@@ -82,6 +82,10 @@ class BatteryRules:
     learn_car_say: float = 4.0
     learn_min_rests: int = 20  # anchored rests below which nothing is learnt for a pack type
 
+    # --- the pack ---------------------------------------------------------------------------------------------------
+    # 1; confidence from which a pack type is known: 0.95 from the vehicle master, 0.7 at most from the number of cells
+    sure_of_type: float = 0.9
+
     # --- capacity ---------------------------------------------------------------------------------------------------
     min_soc_delta_pct: float = 20.0  # points; smaller changes say too little (DOMAIN 6)
     # points between the rests of a pair; the curve's error at both ends makes smaller ones worthless (5 mV at 4 mV
