@@ -20,7 +20,6 @@ class BatteryRules:
     # --- rests ------------------------------------------------------------------------------------------------------
     rest_min_h: float = 2.0  # h of silence before a reading is a rest voltage (DOMAIN 6)
     anchor_rest_h: float = 4.0  # h after which the SoC of the first rows shows the maker's table (DOMAIN 6)
-    rest_current_max_share: float = 0.02  # C; more current than this and the reading is no rest voltage (DOMAIN 6)
     # V; pack_volt / cell_count and the mean cell further apart: one of them is wrong. The mean of 0.02 V cells is
     # good to 2 mV, a missing cell of 90 shifts it by 40 mV
     cell_check_v: float = 0.015
