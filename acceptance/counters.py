@@ -99,7 +99,6 @@ class _Counters:
                 "soc_first_pct": round(before[3] * 2) / 2,
                 "soc_first_at": from_at,
                 "soc_last_pct": round(state.bms_soc_pct * 2) / 2,
-                "soc_last_at": to_at,
                 "charged_total_first_ah": np.floor(before[0] * 10) / 10,
                 "charged_total_last_ah": np.floor(state.charged_ah * 10) / 10,
                 "discharged_total_first_ah": np.floor(before[1] * 10) / 10,
@@ -114,7 +113,6 @@ class _Counters:
                 "operating_last_s": float(state.at_s),
                 "cell_slot_count": car.pack.cell_count,
                 "pack_voltage_last_v": car.pack.cell_count * float(car.ocv(state.soc)),
-                "has_counters": True,
                 "device_no": car.device_no,
                 "measured_month": f"{from_at:%Y-%m}",
             }

@@ -19,11 +19,11 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 
 from baas_dagster.schemas.outcome import Outcome, Severity
 
-__all__ = ["check_spec", "report"]
+__all__ = ["check_spec", "report", "report_whole"]
 
 
-def check_spec(asset: str, partitions: dg.PartitionsDefinition[str], description: str) -> dg.AssetCheckSpec:
-    """The one pandera check of an asset."""
+def check_spec(asset: str, partitions: dg.PartitionsDefinition[str] | None, description: str) -> dg.AssetCheckSpec:
+    """The one pandera check of an asset. `partitions` is None for one of the whole fleet."""
     return dg.AssetCheckSpec(f"{asset}_schema", asset=asset, partitions_def=partitions, description=description)
 
 
@@ -78,6 +78,23 @@ def report(
         passed=not failed_keys,
         severity=dg.AssetCheckSeverity.WARN if worst is Severity.FLAG else dg.AssetCheckSeverity.ERROR,
         metadata={"partitions": len(found), "partitions_failed": len(failed_keys), "failing": failed_keys[:20]},
+    )
+
+
+def report_whole(asset: str, outcomes: Sequence[Outcome]) -> dg.AssetCheckResult:
+    """The result of an asset without partitions."""
+    failed = [o for o in outcomes if not o.is_passed]
+    is_severe = any(o.severity is not Severity.FLAG for o in failed)
+    return dg.AssetCheckResult(
+        asset_key=dg.AssetKey(asset),
+        check_name=f"{asset}_schema",
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR if is_severe else dg.AssetCheckSeverity.WARN,
+        metadata={
+            "checks": len(outcomes),
+            "failed": len(failed),
+            "outcomes": dg.MetadataValue.md(_table(failed) if failed else "all passed"),
+        },
     )
 
 

@@ -3,8 +3,8 @@
 A unit is one raw partition (`raw_bms`, `raw_gps`), one device's decisions (`decision`), one partition's local pieces
 (`local`), what its detectors saw (`evidence`), one device's marts (`device`), its state of health (`health`), its
 episodes (`anomaly`), or the published snapshot (`fleet`). Its fingerprint is a hash of what makes it: input content,
-code, numbers, decisions, released versions. `wanted` computes what each should be, the table ops.unit_state says what
-each is; the difference is the work. `baas run`, `baas status`, the sensor and the self-healing schedule all read this.
+code, numbers, seeds, decisions, released versions. `wanted` computes what each should be, the table ops.unit_state says
+what each is; the difference is the work. `baas run`, `baas status`, the sensor and the self-healing schedule read this.
 
 Belongs here: fingerprints, the catalogue queries they need, the plan. Does not belong here: doing the work.
 """
@@ -30,7 +30,9 @@ from baas_dagster.settings import DBT_PROJECT, Settings
 from baas_dagster.telemetry.columns import TableKind
 from baas_dagster.telemetry.decisions import read_overrides
 
-__all__ = ["CodeVersions", "State", "Unit", "WorkItem", "load", "mark", "mark_failed", "parser_version"]
+__all__ = [
+    "CodeVersions", "State", "Unit", "WorkItem", "code_versions", "load", "mark", "mark_failed", "parser_version",
+]  # fmt: skip
 
 
 class Unit(StrEnum):
@@ -76,34 +78,34 @@ _NO_EVIDENCE = {"episodes", "ranking", "cases", "outcomes", "codes", "health", "
 
 
 @lru_cache(maxsize=1)
-def code_versions() -> CodeVersions:
-    """Hashes of the source files behind each unit. A file that only shows or schedules is in none of them."""
-    telemetry, dbt = _PACKAGE / "telemetry", DBT_PROJECT
-    models, macros = dbt / "models", dbt / "macros"
-    parser = [telemetry / f"{name}.py" for name in ("archives", "cells", "columns", "delivery", "formats")]
-    raw = [telemetry / "clean.py", _PACKAGE / "assets" / "raw.py", _PACKAGE / "schemas" / "raw.py"]
-    decision = [telemetry / "decisions.py", dbt / "seeds" / "pack_type.csv", _PACKAGE / "assets" / "decisions.py"]
-    local = [models / "staging", models / "intermediate", macros]
-    device = [models / "marts", macros, _PACKAGE / "mileage", _PACKAGE / "schemas" / "marts.py"]
-    health = [_PACKAGE / "battery", models / "marts" / "health", macros, _PACKAGE / "schemas" / "marts.py"]
-    anomaly = _PACKAGE / "anomaly"
+def code_versions(package: Path = _PACKAGE, dbt: Path = DBT_PROJECT) -> CodeVersions:
+    """Hashes of the source files behind each unit. A file that only shows or schedules is in none of them.
+
+    A unit holds what makes it from what the unit below left: code and seeds that the unit below holds count through it.
+    """
+    telemetry, models, macros, seeds = package / "telemetry", dbt / "models", dbt / "macros", dbt / "seeds"
+    assets = {name: package / "assets" / f"{name}.py" for name in (
+        "anomalies", "battery", "decisions", "marts", "publish", "queue", "raw", "sites",
+    )}  # fmt: skip
+    schemas = {name: package / "schemas" / f"{name}.py" for name in ("anomalies", "marts", "raw")}
+    anomaly = package / "anomaly"
     # a number of the queue or of episodes must not make evidence stale, but the numbers of detectors stand beside them
-    evidence = [
-        models / "staging",
-        macros,
-        *(p for p in sorted(anomaly.glob("*.py")) if p.stem not in _NO_EVIDENCE),
-    ]
-    return CodeVersions(
-        parser=code_hash(*parser),
-        raw=code_hash(*raw),
-        decision=code_hash(*decision),
-        local=code_hash(*local),
-        device=code_hash(*device),
-        health=code_hash(*health),
-        evidence=code_hash(*evidence, _PACKAGE / "schemas" / "anomalies.py"),
-        anomaly=code_hash(anomaly, _PACKAGE / "outcomes.py", _PACKAGE / "schemas" / "anomalies.py"),
-        fleet=code_hash(anomaly, *(_PACKAGE / "assets" / f"{name}.py" for name in ("publish", "sites", "queue"))),
-    )
+    detectors = [p for p in sorted(anomaly.glob("*.py")) if p.stem not in _NO_EVIDENCE]
+    made_by = {
+        "parser": [telemetry / f"{name}.py" for name in ("archives", "cells", "columns", "delivery", "formats")],
+        "raw": [telemetry / "clean.py", assets["raw"], schemas["raw"]],
+        "decision": [telemetry / "decisions.py", seeds / "pack_type.csv", assets["decisions"]],
+        "local": [models / "staging", models / "intermediate", macros, assets["marts"]],
+        "evidence": [models / "staging", macros, *detectors, assets["anomalies"], schemas["anomalies"]],
+        "device": [models / "marts", macros, package / "mileage", assets["marts"], schemas["marts"]],
+        "health": [
+            package / "battery", seeds / "ocv_reference.csv", models / "marts" / "health", macros, assets["battery"],
+            assets["marts"], schemas["marts"],
+        ],
+        "anomaly": [anomaly, package / "outcomes.py", assets["anomalies"], schemas["anomalies"]],
+        "fleet": [anomaly, assets["publish"], assets["sites"], assets["queue"]],
+    }  # fmt: skip
+    return CodeVersions(**{unit: code_hash(*paths) for unit, paths in made_by.items()})
 
 
 def parser_version(settings: Settings) -> str:

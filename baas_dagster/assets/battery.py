@@ -12,18 +12,19 @@ import polars as pl
 from threadpoolctl import threadpool_limits
 
 from baas_dagster.assets.common import asked, materialized, replace_devices
-from baas_dagster.assets.release import curve_of, outside_for
 from baas_dagster.battery.capacity import ESTIMATE_SCHEMA, charge_estimates, rest_pair_estimates
 from baas_dagster.battery.curve import Curve
+from baas_dagster.battery.ocv import outside_curve
 from baas_dagster.battery.rests import REST_SCHEMA, rest_readings
+from baas_dagster.battery.rules import RULES
 from baas_dagster.battery.soh import SOH_SCHEMA, Pack, soh_months, throughput
 from baas_dagster.partitions import DEVICES
 from baas_dagster.progress import Progress, step
-from baas_dagster.released import Releases
+from baas_dagster.released import Releases, Version
 from baas_dagster.resources import Warehouse, query
-from baas_dagster.settings import Settings
+from baas_dagster.settings import DBT_PROJECT, Settings, sql_vars
 
-__all__ = ["Curves", "battery_chain"]
+__all__ = ["Curves", "battery_chain", "outside_for"]
 
 _NOT_GATED = "(device_no, measured_month) not in (select device_no, measured_month from ops.partition_gate)"
 _PERIODS = """
@@ -37,13 +38,9 @@ _SESSIONS = "select * from marts.fct_charging_session where device_no = ?"
 _CLAIMS = f"select * from intermediate.int_bms_claim where device_no = ? and {_NOT_GATED}"
 _MONTHS = "select measured_month from marts.fct_mileage_monthly where device_no = ?"
 _DISTRUSTED = """
-    select measured_month from marts.fct_counter_audit_monthly where device_no = ? and verdict = 'drift'
+    select measured_month from marts.fct_counter_audit_monthly
+    where device_no = ? and verdict in (select unnest(?::varchar[]))
 """
-"""A counter that was reset is right again after it: epochs keep both sides apart. One that drifts is not."""
-
-
-_SURE_OF_TYPE = 0.9
-"""Confidence in a pack type that the vehicle master gives; from the number of cells alone it is 0.7 at most."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,27 @@ class _Made:
     rests: pl.DataFrame
     estimates: pl.DataFrame
     months: pl.DataFrame
+
+
+def outside_for(chemistry: str) -> Curve:
+    """The outside curve of a chemistry. NMC cells of all mixtures share one: no outside curve is of just their cell."""
+    reference = pl.read_csv(DBT_PROJECT / "seeds" / "ocv_reference.csv")
+    return outside_curve(reference, "LFP" if chemistry == "LFP" else "NMC")
+
+
+def _curve_of(version: Version) -> Curve:
+    """The curve that a released version holds."""
+    said = version.content
+    return Curve(
+        chemistry=version.chemistry,
+        pack_type=version.pack_type or "",
+        ocv_v=pl.Series(said["ocv_v"], dtype=pl.Float64).to_numpy(),
+        sd_soc_pct=pl.Series(said["sd_soc_pct"], dtype=pl.Float64).to_numpy(),
+        hysteresis_v=said["hysteresis_v"],
+        hysteresis_sd_v=said["hysteresis_sd_v"],
+        correlation_pct=said["correlation_pct"],
+        origin="fleet",
+    )
 
 
 class Curves:
@@ -66,7 +84,7 @@ class Curves:
         if key not in self.found:
             version = self.releases.for_pack("ocv", chemistry, pack_type)
             outside = None if chemistry is None else outside_for(chemistry)
-            self.found[key] = outside if version is None else curve_of(version)
+            self.found[key] = outside if version is None else _curve_of(version)
         return self.found[key]
 
 
@@ -83,7 +101,7 @@ def _pack(connection: duckdb.DuckDBPyConnection, device: str) -> Pack:
             ) as is_nominal_guessed,
         from ops.device_setting as s where s.device_no = ?
         """,
-        [_SURE_OF_TYPE, device],
+        [RULES.sure_of_type, device],
     ).fetchall()
     return Pack(*(rows[0] if rows else (None, None, None, None, None)))
 
@@ -92,7 +110,8 @@ def _made(connection: duckdb.DuckDBPyConnection, device: str, curves: Curves) ->
     """Rests, estimates and months of one device."""
     pack = _pack(connection, device)
     periods, sessions, claims = (query(connection, sql, [device]) for sql in (_PERIODS, _SESSIONS, _CLAIMS))
-    distrusted = query(connection, _DISTRUSTED, [device])["measured_month"].to_list()
+    verdicts = sql_vars()["distrusted_verdicts"]
+    distrusted = query(connection, _DISTRUSTED, [device, verdicts])["measured_month"].to_list()
     months = query(connection, _MONTHS, [device])["measured_month"].to_list()
     curve = curves.of(pack.chemistry, pack.pack_type)
     rests = rest_readings(periods, pack.cell_count)

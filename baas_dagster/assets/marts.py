@@ -283,6 +283,20 @@ def _device_models(name: str, manifest: Mapping[str, Any], select: str, unit: Un
 
 _MINE = "device_no in (select unnest(?::varchar[]))"
 _CHECKED = {
+    # dated by its last delivered month, so that a failed check has a month to stand in
+    "dim_device": f"""
+        with months as (
+            select device_no, measured_month from ops.delivered_slice
+            union all
+            select device_no, measured_month from ops.raw_partition
+        ),
+        delivered as (
+            select device_no, max(measured_month) as measured_month from months group by device_no
+        )
+        select d.*, delivered.measured_month
+        from marts.dim_device as d inner join delivered using (device_no)
+        where {_MINE}
+    """,
     "fct_mileage_daily": f"select * from marts.fct_mileage_daily where {_MINE}",
     "fct_mileage_monthly": f"""
         with days as (

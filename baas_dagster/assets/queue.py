@@ -15,9 +15,9 @@ from baas_dagster.anomaly.fleet import silent_episodes
 from baas_dagster.anomaly.outcomes import inspection_outcome, precision, unreported
 from baas_dagster.anomaly.ranking import ranking
 from baas_dagster.anomaly.rules import RULES
+from baas_dagster.checks import check_spec, report_whole
 from baas_dagster.resources import Warehouse, query, replace_frame
 from baas_dagster.schemas.anomalies import check_queue
-from baas_dagster.schemas.outcome import Severity
 from baas_dagster.settings import Settings
 
 __all__ = ["inspection_queue"]
@@ -62,7 +62,7 @@ _NEEDED = {"stitched.anomaly", "marts.fct_soc_daily", "marts.fct_exposure_monthl
     deps=[dg.AssetDep("anomaly_chain", partition_mapping=dg.AllPartitionMapping())],
     group_name="fleet",
     kinds={"polars", "duckdb"},
-    check_specs=[dg.AssetCheckSpec("inspection_queue_schema", asset="inspection_queue")],
+    check_specs=[check_spec("inspection_queue", None, "Ranks and scores are numbers, every car has a reason.")],
 )
 def inspection_queue(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], warehouse: Warehouse
@@ -77,7 +77,7 @@ def inspection_queue(
         last_seen = fleet.drop_nulls("last_seen_at")
         if not there.issuperset(_NEEDED) or last_seen.is_empty():
             yield dg.MaterializeResult(metadata={"dagster/row_count": 0})
-            yield dg.AssetCheckResult(check_name="inspection_queue_schema", passed=True)
+            yield report_whole("inspection_queue", [])
             return
         found = query(connection, "select * from stitched.anomaly")
         as_of: datetime = max(last_seen["last_seen_at"])
@@ -105,8 +105,6 @@ def inspection_queue(
         replace_frame(connection, "stitched.inspection_precision", right)
         replace_frame(connection, "stitched.rejected_outcome", reported.rejected)
         connection.execute("commit")
-    checked = check_queue(queue)
-    failed = [o for o in checked if not o.is_passed]
     rows = "\n".join(
         f"| {r['rank']} | {r['device_no']} | {r['score']:.1f} | {r['reasons']} |"
         for r in queue.filter(pl.col("is_listed")).head(20).iter_rows(named=True)
@@ -122,10 +120,4 @@ def inspection_queue(
             "precision_so_far": f"{right['confirmed'][0]} of {right['n'][0]} visits that an episode preceded",
         }
     )
-    is_severe = any(o.severity is not Severity.FLAG for o in failed)
-    yield dg.AssetCheckResult(
-        check_name="inspection_queue_schema",
-        passed=not failed,
-        severity=dg.AssetCheckSeverity.ERROR if is_severe else dg.AssetCheckSeverity.WARN,
-        metadata={"failed": [f"{o.check_name}: {o.example}" for o in failed]},
-    )
+    yield report_whole("inspection_queue", check_queue(queue))

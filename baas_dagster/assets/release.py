@@ -14,13 +14,14 @@ import polars as pl
 from threadpoolctl import threadpool_limits
 
 from baas_dagster.anomaly.baseline import learn as learn_baseline
+from baas_dagster.assets.battery import outside_for
 from baas_dagster.battery.curve import Curve
-from baas_dagster.battery.ocv import learn, outside_curve
+from baas_dagster.battery.ocv import learn
 from baas_dagster.released import Releases, Version
 from baas_dagster.resources import Warehouse, query
-from baas_dagster.settings import DBT_PROJECT, Settings
+from baas_dagster.settings import Settings
 
-__all__ = ["ReleaseConfig", "curve_of", "outside_for", "released_versions"]
+__all__ = ["ReleaseConfig", "released_versions"]
 
 _RESTS = """
     select r.*, d.chemistry, d.pack_type
@@ -34,27 +35,6 @@ class ReleaseConfig(dg.Config):
     """What a release does beside learning."""
 
     activate: bool = False
-
-
-def outside_for(chemistry: str) -> Curve:
-    """The outside curve of a chemistry. NMC cells of all mixtures share one: no outside curve is of just their cell."""
-    reference = pl.read_csv(DBT_PROJECT / "seeds" / "ocv_reference.csv")
-    return outside_curve(reference, "LFP" if chemistry == "LFP" else "NMC")
-
-
-def curve_of(version: Version) -> Curve:
-    """The curve that a released version holds."""
-    said = version.content
-    return Curve(
-        chemistry=version.chemistry,
-        pack_type=version.pack_type or "",
-        ocv_v=pl.Series(said["ocv_v"], dtype=pl.Float64).to_numpy(),
-        sd_soc_pct=pl.Series(said["sd_soc_pct"], dtype=pl.Float64).to_numpy(),
-        hysteresis_v=said["hysteresis_v"],
-        hysteresis_sd_v=said["hysteresis_sd_v"],
-        correlation_pct=said["correlation_pct"],
-        origin="fleet",
-    )
 
 
 def _version(curve: Curve, rests: pl.DataFrame) -> Version:

@@ -3,10 +3,15 @@
 A shell over ``battery.sites``: reads the sessions of all devices, replaces the three tables of sites.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import dagster as dg
 
 from baas_dagster.battery.sites import SiteRules, site_usage, sites, sites_of_sessions
+from baas_dagster.checks import check_spec, report_whole
 from baas_dagster.resources import Warehouse, query, replace_table
+from baas_dagster.schemas.marts import check_sites
 from baas_dagster.settings import Settings
 
 __all__ = ["charging_sites"]
@@ -25,15 +30,18 @@ _SESSIONS = """
     deps=[dg.AssetDep("fct_charging_session", partition_mapping=dg.AllPartitionMapping())],
     group_name="fleet",
     kinds={"polars", "duckdb"},
+    check_specs=[check_spec("charging_sites", None, "Sites are on earth, their use is not negative.")],
 )
 def charging_sites(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], warehouse: Warehouse
-) -> dg.MaterializeResult[None]:
+) -> Iterator[Any]:
     """Sites (stop points of at least three sessions) and our fleet's use of each by weekday and hour."""
     rules = SiteRules(settings.site_radius_m, settings.site_min_sessions)
     with warehouse.open() as connection:
         if not connection.execute("select 1 from duckdb_tables() where table_name = 'fct_charging_session'").fetchall():
-            return dg.MaterializeResult(metadata={"sites": 0})
+            yield dg.MaterializeResult(metadata={"sites": 0})
+            yield report_whole("charging_sites", [])
+            return
         sessions = query(connection, _SESSIONS)
         at = sites_of_sessions(sessions, rules)
         found, usage = sites(sessions, at), site_usage(sessions, at)
@@ -46,7 +54,7 @@ def charging_sites(
         f"| {r['site_id']} | {r['session_count']} | {r['device_count']} | {r['energy_kwh']:,.0f} |"
         for r in largest.iter_rows(named=True)
     )
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": found.height,
             "sessions": sessions.height,
@@ -54,3 +62,4 @@ def charging_sites(
             "largest": dg.MetadataValue.md(f"| site | sessions | cars | kWh |\n|---|---|---|---|\n{rows}"),
         }
     )
+    yield report_whole("charging_sites", check_sites(found, usage))

@@ -31,8 +31,10 @@ Ints = NDArray[np.int64]
 _CELLS = {"Chen2020": 0.5, "ORegan2022": 0.5}
 """Weight of curves that are of one and the same cell; 1 for all others."""
 
-_FINE = np.arange(-12.0, 112.25, 0.5)
-"""Grid on which a learnt table is made monotone and turned round, points of the outside curve's SoC."""
+
+def _fine(rules: BatteryRules) -> Floats:
+    """Grid on which a learnt table is made monotone and turned round, points of the outside curve's SoC."""
+    return np.arange(-rules.outside_reach_pct, 100 + rules.outside_reach_pct + 0.25, 0.5)
 
 
 def outside_curve(reference: pl.DataFrame, chemistry: str, rules: BatteryRules = RULES) -> Curve:
@@ -107,7 +109,8 @@ def learn(
     anchored = _anchored(own, outside, rules)
     if len(anchored) < rules.learn_min_rests:
         return None
-    knots = np.arange(_FINE[0], _FINE[-1] + rules.learn_knot_pct, rules.learn_knot_pct)
+    fine = _fine(rules)
+    knots = np.arange(fine[0], fine[-1] + rules.learn_knot_pct, rules.learn_knot_pct)
     prior_sd = np.interp(knots, SOC_PCT, outside.sd_soc_pct)
     prior_cov = prior_sd[:, None] * _smooth(knots, rules.learn_correlation_pct) * prior_sd[None, :]
     mean, cov = np.zeros(len(knots)), prior_cov
@@ -117,7 +120,7 @@ def learn(
     if found:
         mean, cov = _between(found, knots, mean, prior_cov, rules)
     table, posterior, shares, residual = _fit(anchored, knots, mean, cov, rules)
-    ocv_v, sd_table = _turned(knots, table, posterior, outside)
+    ocv_v, sd_table = _turned(knots, table, posterior, outside, rules)
     first = Curve(
         chemistry,
         pack_type,
@@ -131,7 +134,7 @@ def learn(
     )
     balance = _coulombs(own, first, rules)
     slope_v = np.maximum(first.slope_mv_per_pct, 1.0) / 1000
-    sd_soc: Floats = np.hypot(sd_table, np.minimum(balance.spread_v / slope_v, 50.0))
+    sd_soc: Floats = np.hypot(sd_table, np.minimum(balance.spread_v / slope_v, rules.spread_max_pct))
     return Curve(
         chemistry=chemistry,
         pack_type=pack_type,
@@ -163,15 +166,11 @@ def _smooth(knots: Floats, length: float) -> Floats:
     return np.asarray((1 + distance) * np.exp(-distance))
 
 
-def _outside_soc(cell_v: Floats, outside: Curve) -> Floats:
-    """SoC by the outside curve, led on beyond both ends so that a cell outside of its voltages still has a place."""
-    volts = np.concatenate([outside.ocv_v[:1] - 0.24, outside.ocv_v, outside.ocv_v[-1:] + 0.12])
-    return np.asarray(np.interp(cell_v, volts, np.concatenate([[-12.0], SOC_PCT, [112.0]])))
-
-
-def _outside_volt(u: Floats, outside: Curve) -> Floats:
-    volts = np.concatenate([outside.ocv_v[:1] - 0.24, outside.ocv_v, outside.ocv_v[-1:] + 0.12])
-    return np.asarray(np.interp(u, np.concatenate([[-12.0], SOC_PCT, [112.0]]), volts))
+def _led_on(outside: Curve, rules: BatteryRules) -> tuple[Floats, Floats]:
+    """SoC and voltage of the outside curve, led on beyond both ends: a cell outside of its voltages has a place."""
+    reach = rules.outside_reach_pct
+    low, high = outside.ocv_v[:1] - rules.outside_reach_low_v, outside.ocv_v[-1:] + rules.outside_reach_high_v
+    return np.concatenate([[-reach], SOC_PCT, [100 + reach]]), np.concatenate([low, outside.ocv_v, high])
 
 
 def _anchored(rests: pl.DataFrame, outside: Curve, rules: BatteryRules) -> _CarBins:
@@ -187,7 +186,8 @@ def _anchored(rests: pl.DataFrame, outside: Curve, rules: BatteryRules) -> _CarB
     cars = sorted(set(kept["device_no"].to_list()))
     number = {name: i for i, name in enumerate(cars)}
     car = np.array([number[name] for name in kept["device_no"].to_list()], dtype=np.int64)
-    u = _outside_soc(kept["cell_v"].to_numpy(), outside)
+    outside_soc, outside_v = _led_on(outside, rules)
+    u = np.interp(kept["cell_v"].to_numpy(), outside_v, outside_soc)
     return _CarBins(car, u, kept["soc_before_pct"].to_numpy(), kept["soc_bms_pct"].to_numpy(), cars)
 
 
@@ -245,7 +245,7 @@ def _fit(
         table = data.u + delta[left] * (1 - right) + delta[left + 1] * right
         gap, step = table - data.before, data.after - data.before
         noise = rules.soc_step_pct**2 / 12
-        wild = np.abs(step) > np.abs(gap) + 3.0  # not a step towards the table
+        wild = np.abs(step) > np.abs(gap) + rules.learn_wild_pct  # not a step towards the table
         usable = np.where(wild, 0.0, 1.0)
         per_car = np.bincount(data.car, usable, n_cars)
         top = np.bincount(data.car, usable * gap * step, n_cars) - noise * per_car  # before's error is in both
@@ -280,12 +280,15 @@ def _between(
     return cov @ pull, cov + apart
 
 
-def _turned(knots: Floats, table: Floats, posterior: Floats, outside: Curve) -> tuple[Floats, Floats]:
+def _turned(
+    knots: Floats, table: Floats, posterior: Floats, outside: Curve, rules: BatteryRules
+) -> tuple[Floats, Floats]:
     """Voltage and error of SoC on ``SOC_PCT`` from the table over outside SoC: made monotone, then turned round."""
-    soc = _monotone(_FINE + np.interp(_FINE, knots, table))
+    fine, (outside_soc, outside_v) = _fine(rules), _led_on(outside, rules)
+    soc = _monotone(fine + np.interp(fine, knots, table))
     soc = _rising(soc, 1e-3)
-    u = np.interp(SOC_PCT, soc, _FINE)
-    ocv = _rising(_outside_volt(u, outside), 1e-4)
+    u = np.interp(SOC_PCT, soc, fine)
+    ocv = _rising(np.interp(u, outside_soc, outside_v), 1e-4)
     sd = np.interp(u, knots, np.sqrt(np.maximum(np.diag(posterior), 0)))
     return np.round(ocv, 4), sd
 
@@ -457,7 +460,8 @@ def _chain(block: pl.DataFrame, plain: Curve, rules: BatteryRules) -> _Chain | N
         return None
     scale = float(np.median(x[moves] / charge[moves]))
     off = np.abs(x - scale * charge)
-    good = off <= 5 * max(float(np.median(off)) * 1.4826, 0.7)
+    usual = max(float(np.median(off)) * 1.4826, rules.learn_contradict_min_pct)
+    good = off <= rules.learn_contradict_sd * usual
     steps, x, charge, z = steps[good], x[good], charge[good], z[good]
     if len(x) < rules.learn_min_rests // 2 or scale <= 0:
         return None

@@ -20,7 +20,6 @@ class BatteryRules:
     # --- rests ------------------------------------------------------------------------------------------------------
     rest_min_h: float = 2.0  # h of silence before a reading is a rest voltage (DOMAIN 6)
     anchor_rest_h: float = 4.0  # h after which the SoC of the first rows shows the maker's table (DOMAIN 6)
-    rest_current_max_share: float = 0.02  # C; more current than this and the reading is no rest voltage (DOMAIN 6)
     # V; pack_volt / cell_count and the mean cell further apart: one of them is wrong. The mean of 0.02 V cells is
     # good to 2 mV, a missing cell of 90 shifts it by 40 mV
     cell_check_v: float = 0.015
@@ -56,6 +55,11 @@ class BatteryRules:
     # 1; the spread of three cells is widened: none of them is the cell in the car. Read with the mean of all NMC
     # curves, a 30 -> 80 % pair errs by 20 %; within one variant by the 10 % of the floor (measured)
     outside_sd_factor: float = 1.2
+    # points, and V below 0 and above 100 %: an outside curve is led on so far, so that a cell outside of its voltages
+    # has a place; 20 mV per point below (NMC: 16 at 8 %, much more at 0), 10 mV above (8 to 18 in the last ten) [prop]
+    outside_reach_pct: float = 12.0
+    outside_reach_low_v: float = 0.24
+    outside_reach_high_v: float = 0.12
     # 1; spread between pack types of one chemistry and fleet against that of outside curves [prop]
     sibling_share: float = 0.5
     learn_knot_pct: float = 2.5  # points between the knots of a learnt table
@@ -68,18 +72,31 @@ class BatteryRules:
     # points; how far the table of one car may lie off its type's: what partial anchoring leaves of its counting error
     car_table_sd_pct: float = 0.5
     learn_huber: float = 2.0  # sd beyond which a car's table is weighted down
+    # points of SoC a step over a rest may go beyond the table: more is no step towards it, something else moved the SoC
+    # (6 steps of its resolution) [prop]
+    learn_wild_pct: float = 3.0
+    # robust sd (1.4826 MAD) beyond which a step between rests contradicts the coulombs of the others [prop] ...
+    learn_contradict_sd: float = 5.0
+    # points; ... which is at least the error of two rest voltages (2 mV at 3 mV per point)
+    learn_contradict_min_pct: float = 0.7
     hysteresis_prior_v: float = 0.014  # V; half gap: 22-34 mV of gap for NMC111 (data/ocv)
     hysteresis_prior_sd_v: float = 0.005  # V; cells with silicon reach 30 mV
     hysteresis_car_share: float = 0.25  # 1; spread of the half gap from car to car and with its history [prop]
     # V; spread of the cars' curves around their type's: 5 % lost lithium 10-30 mV (data/ocv), of which the larger
     # part is a shift that the anchor of the table follows [prop]
     spread_prior_v: float = 0.007
+    # points; where a curve is all but flat, the spread of the cars' curves says "unknown" (half the scale), not more
+    spread_max_pct: float = 50.0
     spread_prior_log_sd: float = 0.5  # 1; that prior is good to a factor of 1.6 (1 sigma)
     learn_max_rests: int = 80  # last rests of one car whose coulombs are looked at: a curve has few features
     spread_prior_cars: float = 4.0  # cars that weigh as much as the prior of the spread of hysteresis
     # log likelihood by which one car may speak against a spread: bounds a car that is broken
     learn_car_say: float = 4.0
     learn_min_rests: int = 20  # anchored rests below which nothing is learnt for a pack type
+
+    # --- the pack ---------------------------------------------------------------------------------------------------
+    # 1; confidence from which a pack type is known: 0.95 from the vehicle master, 0.7 at most from the number of cells
+    sure_of_type: float = 0.9
 
     # --- capacity ---------------------------------------------------------------------------------------------------
     min_soc_delta_pct: float = 20.0  # points; smaller changes say too little (DOMAIN 6)
@@ -120,6 +137,9 @@ class BatteryRules:
     guessed_soh_max_pct: float = 110.0
     window_months: int = 3  # months whose estimates make one SoH: chosen by measured accuracy, docs/methods.md
     window_months_max: int = 6  # months, where fewer than ``min_estimates`` lie in the window
+    # 1; share of the last rests whose SoC is identifiable: with less, that is why a SoH is missing, not their number
+    # [prop]
+    identifiable_share_min: float = 0.5
     min_estimates: int = 2  # estimates of a method for a SoH of it (issue: two rest pairs)
     new_capacity_sd: float = 0.01  # 1; new capacity of cars around their type's nominal (DESIGN 7)
     # points; a SoH less certain than this is not published: an outside curve's 10 % still is
@@ -134,6 +154,8 @@ class BatteryRules:
     # 1; of the median sd, the least an estimate may claim: Huber bounds how far an estimate pulls in units of its own
     # sd, so one that claims a tenth would pull ten times as hard [prop]
     trend_sd_floor_share: float = 0.5
+    # points; ... and the least in any case: a counter's step of 0.1 Ah on the smallest pack
+    trend_sd_min_pct: float = 0.1
     slope_prior_pct_per_year: float = -2.0  # points a year: mean of 22,700 vehicles (Geotab 2025, DOMAIN 6)
     slope_prior_sd: float = 1.0  # points a year: 1.5 (AC) to 3 (DC), +0.4 hot, +0.8 high use (the same)
     # points a year of half width: wider, and a flat car cannot be told from one at 6 %/yr

@@ -263,7 +263,7 @@ class _History:
         reason = "too few"
         if name == "ocv":
             recent = (self.rest_month <= at) & (self.rest_month > at - rules.window_months_max)
-            if recent.any() and self.rest_identified[recent].mean() < 0.5:
+            if recent.any() and self.rest_identified[recent].mean() < rules.identifiable_share_min:
                 reason = "not identifiable"
         return None, 0.0, reason
 
@@ -305,10 +305,8 @@ class _History:
             )
             rows = self.estimates[name].filter(pl.Series(chosen))
             year = _years(rows["estimated_at"])
-            soh, sd = (
-                rows["capacity_ah"].to_numpy() * percent,
-                np.maximum(rows["random_sd_ah"].to_numpy() * percent, 0.1),
-            )
+            soh = rows["capacity_ah"].to_numpy() * percent
+            sd = np.maximum(rows["random_sd_ah"].to_numpy() * percent, rules.trend_sd_min_pct)
             by_time[name] = slope_of(year, soh, sd, months[chosen], rules)
             counted = (self.counted_epoch == epoch) & np.isfinite(self.cycles)
             if name == "ocv" and counted.any() and by_time[name] is not None:

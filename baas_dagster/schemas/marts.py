@@ -1,4 +1,6 @@
-"""What the marts must look like, per device. A device that fails a HOLD check keeps its last published figures.
+"""What the marts must look like: per device, and the sites of the whole fleet.
+
+A device that fails a HOLD check keeps its last published figures.
 
 Belongs here: rules that hold for every row of a mart whatever the data are. Does not belong here: what a table must
 look like as a whole (dbt tests: keys, relationships), and grades of bad data (the marts themselves).
@@ -13,7 +15,7 @@ import polars as pl
 
 from baas_dagster.schemas.outcome import Outcome, Severity, outcomes_by
 
-__all__ = ["MART_CHECKS", "check_devices"]
+__all__ = ["MART_CHECKS", "SITE_CHECKS", "check_devices", "check_sites"]
 
 _KM_PER_DAY = 24 * 220.0  # what a car can drive in a day (DOMAIN 4: 220 km/h)
 _ROUNDING_KM = 1e-6
@@ -26,11 +28,17 @@ _OHM_MAX_M = 5_000.0  # ten times a cold pack of 200 cells
 _KWH_PER_100KM_MAX = 300.0  # a bus uphill in winter
 _VERDICTS = ("ok", "drift", "reset", "insufficient")
 _EXPOSURES = ("temperature", "soc", "charge_rate", "discharge_rate")
+_CELLS_MAX = 192  # the longest list of the export (DOMAIN 1)
 _BAND_KINDS = ("all", "ambient", "speed", "season")
 
 
 def _number(*checks: pa.Check) -> pa.Column:
     return pa.Column(pl.Float64, list(checks), nullable=True)
+
+
+def _count(low: int = 0, high: int | None = None, *, name: str, kind: type[pl.DataType] = pl.Int64) -> pa.Column:
+    check = pa.Check.ge(low, error=name) if high is None else pa.Check.in_range(low, high, error=name)
+    return pa.Column(kind, check, nullable=True)
 
 
 def _at_least(low: float, name: str) -> pa.Check:
@@ -39,6 +47,16 @@ def _at_least(low: float, name: str) -> pa.Check:
 
 def _within(low: float, high: float, name: str) -> pa.Check:
     return pa.Check.in_range(low, high, error=name)
+
+
+def _not_after(first: str, last: str) -> pa.Check:
+    """Of two times or counts the first is no larger."""
+
+    def is_in_order(data: pa.PolarsData) -> pl.LazyFrame:
+        frame: pl.LazyFrame = data.lazyframe
+        return frame.select((pl.col(first) <= pl.col(last)).fill_null(value=True))
+
+    return pa.Check(is_in_order, error=f"{first}_not_after_{last}")
 
 
 def _days_add_up(data: pa.PolarsData) -> pl.LazyFrame:
@@ -93,6 +111,29 @@ def _gap_has_its_reason(figure: str, reason: str) -> pa.Check:
 
 
 MART_CHECKS: dict[str, pa.DataFrameSchema] = {
+    "dim_device": pa.DataFrameSchema(
+        {
+            "device_no": pa.Column(
+                pl.String, pa.Check.str_matches(r"^\d{11}$", error="device_no_11_digits"), nullable=False
+            ),
+            "chemistry": pa.Column(
+                pl.String, pa.Check.str_matches(r"^(NMC|LFP)", error="device_chemistry_known"), nullable=True
+            ),
+            "cell_count": _count(1, _CELLS_MAX, name="device_cells_possible", kind=pl.Int32),
+            "temp_sensor_count": _count(name="device_count_not_negative", kind=pl.Int32),
+            "capacity_nominal_ah": _number(_within(1, 1_000, "device_capacity_possible")),
+            "insulation_cap_kohm": _number(_at_least(0, "device_insulation_cap_not_negative")),
+            "delivered_current_sign": pa.Column(
+                pl.Int32, pa.Check.isin([-1, 1], error="device_sign_is_a_sign"), nullable=True
+            ),
+            "delivered_voltage_scale": _number(pa.Check.gt(0, error="device_scale_above_0")),
+            "layout_count": _count(name="device_count_not_negative", kind=pl.Int32),
+            "row_count": _count(name="device_count_not_negative"),
+            "gps_row_count": _count(name="device_count_not_negative"),
+        },
+        checks=[_not_after("first_seen_at", "last_seen_at")],
+        strict=False,
+    ),
     "fct_mileage_daily": pa.DataFrameSchema(
         {
             "device_no": pa.Column(pl.String, nullable=False),
@@ -284,6 +325,11 @@ MART_CHECKS: dict[str, pa.DataFrameSchema] = {
             _in_order("soh_ocv_lo_pct", "soh_ocv_pct", "soh_ocv_hi_pct"),
             _in_order("soh_charge_lo_pct", "soh_charge_pct", "soh_charge_hi_pct"),
             _in_order("slope_lo_pct_per_year", "slope_pct_per_year", "slope_hi_pct_per_year"),
+            _in_order("slope_data_lo_pct_per_year", "slope_data_pct_per_year", "slope_data_hi_pct_per_year"),
+            _in_order(
+                "slope_data_lo_pct_per_100_cycles", "slope_data_pct_per_100_cycles", "slope_data_hi_pct_per_100_cycles"
+            ),
+            _in_order("soc_bias_lo_pct", "soc_bias_pct", "soc_bias_hi_pct"),
         ],
         strict=False,
     ),
@@ -291,6 +337,43 @@ MART_CHECKS: dict[str, pa.DataFrameSchema] = {
 """One schema per checked mart. `days_distance_km` is added to a month: the sum of its days; `session_charged_kwh` and
 `days_charged_kwh` to a day: the sums of its device's sessions and of all its device's days; `kind_h` and `span_h` to an
 exposure: the hours of its kind in the month, and those of its device's days there."""
+
+SITE_CHECKS: dict[str, pa.DataFrameSchema] = {
+    "dim_site": pa.DataFrameSchema(
+        {
+            "site_id": pa.Column(pl.String, nullable=False, unique=True),
+            "lat": pa.Column(pl.Float64, _within(-90, 90, "site_is_on_earth"), nullable=False),
+            "lng": pa.Column(pl.Float64, _within(-180, 180, "site_is_on_earth"), nullable=False),
+            "device_count": _count(1, name="site_has_a_car"),
+            "session_count": _count(1, name="site_has_a_session"),
+            "dc_session_count": _count(name="site_use_not_negative"),
+            "energy_kwh": _number(_at_least(-_ROUNDING_KWH, "site_use_not_negative")),
+            "charging_min": _number(_at_least(0, "site_use_not_negative")),
+            "connected_min": _number(_at_least(0, "site_use_not_negative")),
+            "power_max_kw": _number(_within(0, _CHARGER_KW, "site_power_possible")),
+        },
+        checks=[
+            _not_after("first_session_at", "last_session_at"),
+            _not_after("dc_session_count", "session_count"),
+            _not_after("device_count", "session_count"),
+        ],
+        strict=False,
+    ),
+    "fct_site_usage": pa.DataFrameSchema(
+        {
+            "site_id": pa.Column(pl.String, nullable=False),
+            "weekday": _count(1, 7, name="weekday_1_to_7"),
+            "hour": _count(0, 23, name="hour_0_to_23"),
+            "sessions": _count(name="hour_use_not_negative"),
+            "energy_kwh": _number(_at_least(-_ROUNDING_KWH, "hour_use_not_negative")),
+            "charging_min": _number(_at_least(-_ROUNDING_H, "hour_use_not_negative")),
+            "connected_min": _number(_at_least(-_ROUNDING_H, "hour_use_not_negative")),
+        },
+        unique=["site_id", "weekday", "hour"],
+        strict=False,
+    ),
+}
+"""One schema per table of sites: they are the fleet's, so nothing of them can be held for a device."""
 
 _HOLDS = {
     "capacity_method_known", "soh_method_known",
@@ -313,3 +396,9 @@ def check_devices(
         {device: by_device.get((device,), nothing) for device in devices},
         {(key[0], key[1]): found for key, found in by_month.items()},
     )
+
+
+def check_sites(sites: pl.DataFrame, usage: pl.DataFrame) -> list[Outcome]:
+    """Outcomes of the sites and of their use."""
+    frames = {"dim_site": sites, "fct_site_usage": usage}
+    return [o for table, frame in frames.items() for o in outcomes_by(SITE_CHECKS[table], frame, {}, [])[()]]

@@ -87,6 +87,18 @@ def test_each_partition_of_a_range_run_has_its_own_result(homes: Homes, checked:
         )
 
 
+def test_devices_and_sites_are_checked_like_every_mart(checked: Settings) -> None:
+    query = "select count(*), bool_and(is_passed) from partition_quality where table_name = 'dim_device' "
+    for device in (GOOD, BAD, REJECTED):
+        count, is_passed = rows_of(checked, query + "and device_no = ?", device)[0]
+        assert (bool(count), is_passed) == (True, True), device
+    with Homes.chain(checked) as chain:
+        for asset in ("charging_sites", "inspection_queue"):
+            key = dg.AssetCheckKey(dg.AssetKey(asset), f"{asset}_schema")
+            records = chain.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+            assert [str(record.status.value) for record in records] == ["SUCCEEDED"], asset
+
+
 def test_a_gated_month_stays_visible_and_its_kilometres_are_a_gap_of_its_neighbours(checked: Settings) -> None:
     months = rows_of(
         checked,

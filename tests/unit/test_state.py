@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import duckdb
@@ -9,8 +11,8 @@ import pytest
 
 from baas_dagster.partitions import PartitionId
 from baas_dagster.resources import insert, platform_tables
-from baas_dagster.settings import Settings
-from baas_dagster.state import State, Unit, load, mark, mark_failed
+from baas_dagster.settings import PROJECT_ROOT, Settings
+from baas_dagster.state import State, Unit, code_versions, load, mark, mark_failed
 
 D = "01290005001"
 KEY = f"{D}|2023-01"
@@ -122,3 +124,54 @@ def test_the_weight_of_a_partition_is_its_delivered_rows(warehouse: duckdb.DuckD
     deliver(warehouse, "a")
     deliver(warehouse, "b")
     assert state(warehouse, tmp_path).weight == {PartitionId(D, "2023-01"): 20}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the code, to be changed."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in ("baas_dagster", "dbt_project"):
+        ignored = shutil.ignore_patterns("__pycache__", "target", "logs")
+        shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=ignored)
+    return folder
+
+
+def units_that_change_with(sources: Path, name: str) -> set[str]:
+    def versions() -> dict[str, str]:
+        code_versions.cache_clear()
+        return asdict(code_versions(sources / "baas_dagster", sources / "dbt_project"))
+
+    path, before = sources / name, versions()
+    kept = path.read_bytes()
+    path.write_bytes(kept + b"\n")
+    after = versions()
+    path.write_bytes(kept)
+    return {unit for unit in before if before[unit] != after[unit]}
+
+
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [
+        ("assets/raw.py", {"raw"}),
+        ("assets/decisions.py", {"decision"}),
+        ("assets/marts.py", {"local", "device", "health"}),
+        ("assets/battery.py", {"health"}),
+        ("battery/rules.py", {"health"}),
+        ("assets/anomalies.py", {"evidence", "anomaly"}),
+        ("assets/queue.py", {"fleet"}),
+        ("assets/sites.py", {"fleet"}),
+        ("assets/publish.py", {"fleet"}),
+        ("../dbt_project/seeds/pack_type.csv", {"decision"}),
+        ("../dbt_project/seeds/ocv_reference.csv", {"health"}),
+    ],
+)
+def test_what_makes_a_unit_is_in_its_fingerprint(sources: Path, name: str, units: set[str]) -> None:
+    assert units_that_change_with(sources, f"baas_dagster/{name}") == units
+
+
+def test_every_asset_that_makes_a_unit_and_every_seed_is_in_a_fingerprint(sources: Path) -> None:
+    found = [*(sources / "baas_dagster" / "assets").glob("*.py"), *(sources / "dbt_project" / "seeds").glob("*.csv")]
+    names = {path.name: path.relative_to(sources).as_posix() for path in found}
+    in_none = {name for name, path in names.items() if not units_that_change_with(sources, path)}
+    # taking in and releasing make inputs, which count by content; the rest is how any asset runs
+    assert in_none == {"__init__.py", "common.py", "landing.py", "release.py"}

@@ -28,7 +28,6 @@ periods as (
         {{ first_of('soc_first_pct', 'fragment_no') }} as soc_first_pct,
         min(soc_first_at) as soc_first_at,
         {{ last_of('soc_last_pct', 'fragment_no') }} as soc_last_pct,
-        max(soc_last_at) as soc_last_at,
         {% for name, unit in [
             ('odometer', 'km'), ('charged_total', 'ah'), ('discharged_total', 'ah'), ('charged_total', 'kwh'),
             ('discharged_total', 'kwh'), ('plug_total', 'kwh'), ('quick_total', 'kwh')
@@ -46,7 +45,6 @@ periods as (
         {{ first_of('rest_pack_voltage_v', 'fragment_no') }} as rest_pack_voltage_v,
         min_by(rest_current_a, fragment_no) filter (where rest_at is not null) as rest_current_a,
         min_by(rest_cell_mean_mv, fragment_no) filter (where rest_at is not null) as rest_cell_mean_mv,
-        min_by(rest_cell_n, fragment_no) filter (where rest_at is not null) as rest_cell_n,
         min_by(rest_soc_pct, fragment_no) filter (where rest_at is not null) as rest_soc_pct,
         min_by(rest_temp_c, fragment_no) filter (where rest_at is not null) as rest_temp_c,
         {{ first_of('current_first_a', 'fragment_no') }} as current_first_a,
@@ -54,7 +52,6 @@ periods as (
         {{ last_of('voltage_last_v', 'fragment_no') }} as pack_voltage_last_v,
         {{ first_of('module_temp_first_c', 'fragment_no') }} as module_temp_first_c,
         {{ last_of('module_temp_last_c', 'fragment_no') }} as module_temp_last_c,
-        {{ first_of('ambient_first_c', 'fragment_no') }} as ambient_first_c,
         device_no,
         measured_month
     from fragments
@@ -101,7 +98,6 @@ select
     periods.soc_first_pct,
     periods.soc_first_at,
     periods.soc_last_pct,
-    periods.soc_last_at,
     periods.odometer_first_km,
     periods.odometer_last_km,
     periods.charged_total_first_ah,
@@ -126,7 +122,6 @@ select
     periods.rest_pack_voltage_v,
     periods.rest_current_a,
     periods.rest_cell_mean_mv,
-    periods.rest_cell_n,
     periods.rest_soc_pct,
     periods.rest_temp_c,
     periods.current_first_a,
@@ -134,8 +129,6 @@ select
     periods.pack_voltage_last_v,
     periods.module_temp_first_c,
     periods.module_temp_last_c,
-    periods.ambient_first_c,
-    periods.charged_total_last_ah is not null and periods.discharged_total_last_ah is not null as has_counters,
     placed.lat_first,
     placed.lng_first,
     placed.lat_last,

@@ -127,7 +127,7 @@ select
     odometer_from_km,
     odometer_to_km,
     speed_km,
-    speed_mean_kmh is not null as has_speed,
+    has_speed,
     current_first_a,
     current_last_a,
     current_max_a,

@@ -82,7 +82,7 @@ idle as (
 relay as (
     select
         sum(relay_count) > 0 as is_delivered,
-        bool_or(speed_mean_kmh is not null or odometer_to_km is not null) as is_motion_seen,
+        bool_or(has_speed or odometer_to_km is not null) as is_motion_seen,
         device_no
     from fragments
     group by device_no
