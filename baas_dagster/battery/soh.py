@@ -66,6 +66,7 @@ SOH_SCHEMA: dict[str, pl.DataType] = {
     "method": pl.String(),
     "soh_ocv_reason": pl.String(),
     "soh_charge_reason": pl.String(),
+    "soc_bias_reason": pl.String(),
     "slope_verdict": pl.String(),
     "capacity_source": pl.String(),
     "curve_version": pl.String(),
@@ -271,8 +272,10 @@ class _History:
         """BMS SoC of the first rows after a rest against the SoC of its voltage, this month."""
         chosen = (self.rest_month == at) & (self.rest_epoch == epoch) & np.isfinite(self.rest_bias)
         n = int(chosen.sum())
-        if self.curve is None or n < self.rules.min_estimates:
-            return {"n_soc_bias": n}
+        if self.curve is None:
+            return {"n_soc_bias": n, "soc_bias_reason": "no curve"}
+        if n < self.rules.min_estimates:
+            return {"n_soc_bias": n, "soc_bias_reason": "not identifiable" if self.curve.is_plateau else "too few"}
         bias, soc = self.rest_bias[chosen], self.rest_soc[chosen]
         middle = float(np.median(bias))
         sd = np.interp(soc, np.arange(101.0), self.curve.sd_soc_pct)

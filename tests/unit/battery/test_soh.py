@@ -67,6 +67,9 @@ def test_every_missing_value_has_its_reason() -> None:
     assert rows["soh_charge_reason"][-1] == "too few"
     nothing = table(seen, sessions(20), a_curve(), Pack("NMC", "TYPE", CELLS, None, None))
     assert set(nothing["soh_ocv_reason"]) == {"no capacity"}
+    assert table(seen)["soc_bias_reason"].to_list() == ["no curve"] * 3
+    few = table(periods(1), sessions(1), a_curve())
+    assert few["soc_bias_reason"][-1] == "too few"
     assert nothing["soh_pct"].is_null().all()
 
 
@@ -84,6 +87,7 @@ def test_a_plateau_that_lies_higher_than_the_curve_says_is_no_full_battery() -> 
     rows = table(periods(90, ocv_v=true), sessions(40), a_curve(believed, chemistry="LFP"))
     assert rows["soc_bias_pct"].is_null().all()
     assert rows["n_soc_bias"].to_list() == [0] * rows.height
+    assert set(rows["soc_bias_reason"]) == {"not identifiable"}
 
 
 def test_the_cars_claim_passes_through() -> None:

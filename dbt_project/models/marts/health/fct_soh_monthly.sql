@@ -9,7 +9,7 @@
     'prior_share', 'slope_data_pct_per_100_cycles', 'slope_data_lo_pct_per_100_cycles',
     'slope_data_hi_pct_per_100_cycles', 'equivalent_full_cycles', 'soc_bias_pct', 'soc_bias_lo_pct',
     'soc_bias_hi_pct', 'bms_min_deter_pct', 'bms_max_deter_cell_no', 'n', 'n_charge', 'n_ocv', 'n_soc_bias', 'n_slope',
-    'soh_ocv_reason', 'soh_charge_reason', 'slope_verdict',
+    'soh_ocv_reason', 'soh_charge_reason', 'soc_bias_reason', 'slope_verdict',
 ] %}
 with
 
