@@ -116,7 +116,8 @@ def _layout_evidence(rows: pl.DataFrame) -> Evidence:
     volt = rows["pack_volt"].to_numpy()
     dt = np.diff(time_s)
     d_current, d_volt = np.diff(current), np.diff(volt)
-    step = (dt <= _PAIR_GAP_S) & (np.abs(d_current) >= _CURRENT_STEP_A) & (d_volt != 0)
+    # a difference to a missing voltage is NaN, which is neither 0 nor of any sign
+    step = (dt <= _PAIR_GAP_S) & (np.abs(d_current) >= _CURRENT_STEP_A) & np.isfinite(d_volt) & (d_volt != 0)
     agree = int(np.sum(step & (np.sign(d_current) == np.sign(d_volt))))
     oppose = int(np.sum(step & (np.sign(d_current) != np.sign(d_volt))))
 

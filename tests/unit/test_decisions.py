@@ -65,7 +65,17 @@ def test_one_witness_of_the_sign_is_enough(witness: str) -> None:
     silent = {"pack_volt": ["pack_volt"], "soc": ["soc"], "counters": ["cumul_current_chrgd", "cumul_current_dischrgd"]}
     gone = [c for name, columns in silent.items() if name != witness for c in columns]
     rows = rows.with_columns(pl.lit(None, dtype=pl.Float64).alias(c) for c in gone)
-    assert decided([rows]).value("current_sign", "psql-1") == "-1"
+    assert decided([rows] * 4).value("current_sign", "psql-1") == "-1"
+
+
+def test_a_voltage_that_is_missing_in_most_rows_votes_for_no_sign() -> None:
+    rows = drive().with_columns(
+        pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.col("pack_volt")).alias("pack_volt")
+    )  # fmt: skip
+    found = decided([rows])
+    assert found.value("current_sign", "psql-1") == "1"
+    made = next(d for d in found.decisions if d.decision == "current_sign")
+    assert (made.evidence["step_agree"], made.evidence["step_oppose"]) == (0, 0)
 
 
 def test_a_car_that_shows_nothing_gets_no_sign() -> None:
