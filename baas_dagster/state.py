@@ -81,7 +81,9 @@ def code_versions() -> CodeVersions:
     telemetry, dbt = _PACKAGE / "telemetry", DBT_PROJECT
     models, macros = dbt / "models", dbt / "macros"
     parser = [telemetry / f"{name}.py" for name in ("archives", "cells", "columns", "delivery", "formats")]
-    raw = [telemetry / "clean.py", _PACKAGE / "assets" / "raw.py", _PACKAGE / "schemas" / "raw.py"]
+    # a raw partition leaves the evidence of decisions
+    raw = [telemetry / "clean.py", telemetry / "decisions.py", _PACKAGE / "assets" / "raw.py"]
+    raw += [_PACKAGE / "schemas" / name for name in ("raw.py", "outcome.py")]
     decision = [telemetry / "decisions.py", dbt / "seeds" / "pack_type.csv", _PACKAGE / "assets" / "decisions.py"]
     local = [models / "staging", models / "intermediate", macros]
     device = [models / "marts", macros, _PACKAGE / "mileage", _PACKAGE / "schemas" / "marts.py"]

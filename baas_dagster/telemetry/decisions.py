@@ -94,6 +94,8 @@ class Decision:
     n: int
     evidence: Evidence
     is_overridden: bool = False
+    measured_month: str | None = None
+    """The one month it holds for, other than its layout's; None: all others."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,12 @@ class DeviceDecisions:
     decisions: tuple[Decision, ...]
 
     def value(self, decision: str, layout_id: str | None = None) -> str | None:
-        """The value of a decision, None where nothing could be decided."""
-        found = [d.value for d in self.decisions if d.decision == decision and d.layout_id == layout_id]
+        """The value of a decision that holds for all months, None where nothing could be decided."""
+        found = [
+            d.value
+            for d in self.decisions
+            if d.decision == decision and d.layout_id == layout_id and d.measured_month is None
+        ]
         return found[0] if found else None
 
 
@@ -124,6 +130,7 @@ def _layout_evidence(rows: pl.DataFrame) -> Evidence:
     # charge moved, as the delivered sign has it, against what SoC and counters did (silences of any length count not)
     amp_s = np.where(dt <= _PAIR_GAP_S, 0.5 * (current[1:] + current[:-1]) * dt, 0.0)
     found: Evidence = {"step_agree": agree, "step_oppose": oppose, "rows": rows.height}
+    found["current_rows"] = int(np.sum(np.isfinite(current)))
     for name, column in (("soc", "soc"), ("counter", None)):
         level = (
             rows["cumul_current_chrgd"].to_numpy() - rows["cumul_current_dischrgd"].to_numpy()
@@ -253,8 +260,19 @@ def _add_temps(left: Sequence[Evidence], right: Sequence[Evidence]) -> list[Evid
     ]
 
 
-def _vote(found: Evidence, min_n: int) -> tuple[int | None, float, int]:
-    """Sign of the delivered current: +1 charge positive, -1 discharge positive, None where it cannot be known.
+@dataclass(frozen=True)
+class _Vote:
+    """What the evidence says of the sign: +1 charge positive, -1 discharge positive, None where it is not sure."""
+
+    sign: int | None
+    confidence: float
+    n: int
+    is_heard: bool
+    """There was enough evidence to be sure, had it agreed."""
+
+
+def _vote(found: Evidence, min_n: int, min_confidence: float) -> _Vote:
+    """Sign of the delivered current.
 
     Three witnesses, none of which needs a flag: the ohmic response (voltage rises with charging current), SoC and the
     charge counters against the charge moved. Each votes with its share; a witness without evidence abstains.
@@ -270,42 +288,65 @@ def _vote(found: Evidence, min_n: int) -> tuple[int | None, float, int]:
         score += strength * (agree - oppose) / seen
         weight += strength
         n += seen
-    if n == 0 or score == 0 or weight < 0.3:
-        return None, 0.0, n
-    return (1 if score > 0 else -1), min(1.0, abs(score) / max(weight, 1e-9)) * min(1.0, weight), n
+    confidence = abs(score) / max(weight, 1e-9) * min(1.0, weight)
+    sign = (1 if score > 0 else -1) if confidence >= min_confidence else None
+    return _Vote(sign, confidence, n, weight >= min_confidence)
+
+
+def _sign_decisions(
+    months: Mapping[str, Mapping[str, Evidence]], min_n: int, min_confidence: float
+) -> dict[str, list[Decision]]:
+    """Layout -> its sign of the current, and after it the months that have another, or none that could be told.
+
+    `months`: layout -> month -> evidence. A month with too little evidence of its own keeps its layout's sign.
+    """
+    totals = {layout: add_up(months[layout].values()) for layout in months}
+    votes = {layout: _vote(total, min_n, min_confidence) for layout, total in totals.items()}
+    believed = {vote.sign for vote in votes.values() if vote.sign is not None}
+    found: dict[str, list[Decision]] = {}
+    for layout, vote in votes.items():
+        sign, confidence, total = vote.sign, vote.confidence, totals[layout]
+        if not vote.is_heard and len(believed) == 1:
+            # an export with too little of its own follows the device's other exports, and says so
+            sign, confidence, total = next(iter(believed)), 0.3, {**total, "from": "other layouts"}
+        found[layout] = [Decision("current_sign", layout, _text(sign), round(confidence, 3), vote.n, total)]
+        for month in sorted(months[layout]):
+            own = _vote(months[layout][month], min_n, min_confidence)
+            if own.is_heard and own.sign != sign:
+                found[layout].append(
+                    Decision(
+                        "current_sign", layout, _text(own.sign), round(own.confidence, 3), own.n,
+                        months[layout][month], measured_month=month,
+                    )
+                )  # fmt: skip
+    return found
 
 
 def decide(
     device_no: str,
-    pieces: Mapping[str, Sequence[Evidence]],
+    pieces: Mapping[str, Mapping[str, Evidence]],
     car_type: str | None,
     overrides: Mapping[tuple[str, str | None], str],
     min_sign_evidence: int,
+    min_sign_confidence: float,
 ) -> DeviceDecisions:
-    """Decisions of one device from the evidence of all its partitions (`pieces`: layout id -> evidence per partition).
+    """Decisions of one device from the evidence of all its partitions (`pieces`: layout id -> month -> evidence).
 
-    Where the evidence says nothing the value stays None with confidence 0: consumers get NULL figures, never a guess.
+    Where the evidence says nothing, or not clearly, the value is None: consumers get NULL figures, never a guess.
     """
     made: list[Decision] = []
-    device = add_up(pieces.get("", ()))
-    signs: dict[str, tuple[int | None, float, int, Evidence]] = {}
-    for layout in sorted(k for k in pieces if k):
-        total = add_up(pieces[layout])
-        signs[layout] = (*_vote(total, min_sign_evidence), total)
-    believed = [s for s, c, _, _ in signs.values() if s is not None and c > 0.5]
-    for layout, (sign, confidence, n, total) in signs.items():
-        if sign is None and believed:
-            # an export with too little of its own follows the device's other exports, and says so
-            sign, confidence, total = Counter(believed).most_common(1)[0][0], 0.3, {**total, "from": "other layouts"}
-        made.append(
-            Decision("current_sign", layout, None if sign is None else str(sign), round(confidence, 3), n, total)
-        )
+    device = add_up(pieces.get("", {}).values())
+    layouts = {layout: pieces[layout] for layout in sorted(pieces) if layout}
+    for layout, (sign, *of_months) in _sign_decisions(layouts, min_sign_evidence, min_sign_confidence).items():
+        total = add_up(layouts[layout].values())
+        made.append(_overridden(sign, overrides))
+        if not made[-1].is_overridden:
+            made += of_months
         scale, sure, seen = _scale(total)
         made.append(
-            Decision("voltage_scale", layout, None if scale is None else f"{scale:g}", round(sure, 3), seen, total)
+            _overridden(Decision("voltage_scale", layout, _text(scale), round(sure, 3), seen, total), overrides)
         )
-    made += _pack_decisions(device, car_type)
-    made = [_overridden(d, overrides) for d in made]
+    made += [_overridden(d, overrides) for d in _pack_decisions(device, car_type)]
     return DeviceDecisions(device_no, tuple(made))
 
 

@@ -43,12 +43,13 @@ def drive(sign: int = 1, scale: float = 1.0, cells: int = 96, dt_s: int = 5, lay
 
 
 def decided(frames: list[pl.DataFrame], car_type: str | None = None, **by_hand: str) -> DeviceDecisions:
-    pieces: dict[str, list[dict[str, object]]] = {}
-    for rows in frames:
+    """Decisions of a car whose months are `frames`, from 2023-01 on."""
+    pieces: dict[str, dict[str, dict[str, object]]] = {}
+    for number, rows in enumerate(frames, 1):
         for layout, found in evidence(rows).items():
-            pieces.setdefault(layout, []).append(found)
+            pieces.setdefault(layout, {})[f"2023-{number:02d}"] = found
     overrides: Mapping[tuple[str, str | None], str] = {(k, None): v for k, v in by_hand.items()}
-    return decide("01290001001", pieces, car_type, overrides, min_sign_evidence=20)
+    return decide("01290001001", pieces, car_type, overrides, min_sign_evidence=20, min_sign_confidence=0.5)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -98,6 +99,31 @@ def test_each_export_has_its_own_sign() -> None:
     found = decided([drive(1), drive(-1, layout="csv-2")])
     assert found.value("current_sign", "psql-1") == "1"
     assert found.value("current_sign", "csv-2") == "-1"
+
+
+def signs_by_month(found: DeviceDecisions) -> dict[str | None, str | None]:
+    return {d.measured_month: d.value for d in found.decisions if d.decision == "current_sign"}
+
+
+def test_a_month_in_which_the_same_export_turns_the_current_round_has_its_own_sign() -> None:
+    months = [drive(1)] * 4 + [drive(-1)]
+    assert signs_by_month(decided(months)) == {None: "1", "2023-05": "-1"}
+    assert signs_by_month(decided(months[::-1])) == {None: "1", "2023-01": "-1"}
+
+
+def test_an_export_that_says_both_has_no_sign_but_its_clear_months_do() -> None:
+    found = decided([drive(1), drive(-1), drive(1).head(3)])
+    assert signs_by_month(found) == {None: None, "2023-01": "1", "2023-02": "-1"}, "the third month is no guess"
+
+
+def test_a_month_that_says_both_has_no_sign() -> None:
+    later = drive(-1).with_columns(pl.col("time") + timedelta(hours=3))
+    assert signs_by_month(decided([drive(1)] * 4 + [pl.concat([drive(1), later])])) == {None: "1", "2023-05": None}
+
+
+def test_an_export_with_too_little_follows_no_exports_that_disagree() -> None:
+    found = decided([drive(1), drive(-1, layout="csv-2"), drive(1, layout="csv-3").head(3)])
+    assert found.value("current_sign", "csv-3") is None
 
 
 def test_the_scale_of_a_car_without_cells_comes_from_the_voltage_itself() -> None:
@@ -166,9 +192,11 @@ def test_a_decision_by_hand_wins_and_is_marked(tmp_path: Path) -> None:
     path = tmp_path / "decision_overrides.csv"
     path.write_text("device_no,decision,layout_id,value\n01290001001,current_sign,psql-1,-1\n", encoding="utf-8")
     by_hand = read_overrides(path)["01290001001"]
-    pieces = {k: [v] for k, v in evidence(drive(1)).items()}
-    found = decide("01290001001", pieces, None, by_hand, min_sign_evidence=20)
+    months = {"2023-01": drive(1), "2023-02": drive(1), "2023-03": drive(-1)}
+    pieces = {layout: {month: evidence(rows)[layout] for month, rows in months.items()} for layout in ("", "psql-1")}
+    found = decide("01290001001", pieces, None, by_hand, min_sign_evidence=20, min_sign_confidence=0.3)
     made = next(d for d in found.decisions if d.decision == "current_sign")
+    assert not [d for d in found.decisions if d.measured_month], "it holds for all months"
     assert (made.value, made.is_overridden, made.evidence["without_override"]) == ("-1", True, "1")
 
 

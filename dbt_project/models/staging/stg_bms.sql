@@ -11,6 +11,10 @@ layout_setting as (
     select * from {{ source('ops', 'layout_setting') }}
 ),
 
+month_setting as (
+    select * from {{ source('ops', 'month_setting') }}
+),
+
 device_setting as (
     select * from {{ source('ops', 'device_setting') }}
 ),
@@ -33,7 +37,10 @@ car as (
 decided as (
     select
         raw_bms.*,
-        raw_bms.pack_current * layout_setting.current_sign as signed_current_a,
+        raw_bms.pack_current * case
+            when month_setting.device_no is null then layout_setting.current_sign
+            else month_setting.current_sign
+        end as signed_current_a,
         raw_bms.pack_volt * layout_setting.voltage_scale as scaled_voltage_v,
         car.cell_count as decided_cell_count,
         {%- for channel in var('zero_channels') %}
@@ -46,6 +53,10 @@ decided as (
     from raw_bms
     left join layout_setting
         on raw_bms.device_no = layout_setting.device_no and raw_bms.layout_id = layout_setting.layout_id
+    left join month_setting
+        on
+            raw_bms.device_no = month_setting.device_no and raw_bms.layout_id = month_setting.layout_id
+            and raw_bms.measured_month = month_setting.measured_month
     left join car
         on raw_bms.device_no = car.device_no
 ),
