@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,13 @@ __all__ = [
 
 Evidence = dict[str, Any]
 
-CHANNELS: tuple[str, ...] = tuple(sql_vars()["zero_channels"])
+ZERO_CHANNELS: tuple[str, ...] = tuple(sql_vars()["zero_channels"])
 """Channels that a car does not support when they are 0 in all its rows (DOMAIN 3, kind 2)."""
+
+FLAG_CHANNELS: tuple[str, ...] = tuple(sql_vars()["flag_channels"])
+"""Flags that a car does not support when they are set while it drives (DOMAIN 1: they can be constant)."""
+
+CHANNELS = ZERO_CHANNELS + FLAG_CHANNELS
 
 EVIDENCE_COLUMNS = [
     "time", "pack_current", "pack_volt", "soc", "emobility_spd", "cumul_current_chrgd", "cumul_current_dischrgd",
@@ -50,6 +56,10 @@ _LFP_CEILING_MV = 3700
 _CHANNEL_READINGS = 1000
 """Readings before 0 counts as "not there": a temperature in whole degrees can rest at 0 for minutes, not for all of the
 17 h that these are at one a minute; at one a second (17 minutes) later months decide anew."""
+_FLAG_DRIVING_ROWS = 100
+"""Rows in motion before a flag is judged by them: two minutes at one a second, more than any message is late."""
+_FLAG_STUCK_SHARE = 0.9
+"""Share of them from which a flag is stuck: plugged in nothing drives, but rows can be late."""
 _TEMP_SENTINELS_DC = (-400, 2150, 4710)
 
 
@@ -179,7 +189,15 @@ def _device_evidence(rows: pl.DataFrame) -> Evidence:
         }  # fmt: skip
     found["channels"] = {
         name: [rows.height - rows[name].null_count(), int((rows[name] != 0).sum())]
-        for name in CHANNELS if name in rows.columns and rows[name].null_count() < rows.height
+        for name in ZERO_CHANNELS if name in rows.columns and rows[name].null_count() < rows.height
+    }  # fmt: skip
+    is_moving = (rows["emobility_spd"] >= sql_vars()["moving_min_kmh"]).fill_null(value=False)
+    found["flags"] = {
+        name: [
+            rows.height - rows[name].null_count(), int(rows[name].sum()),
+            int((is_moving & rows[name].is_not_null()).sum()), int((is_moving & rows[name]).sum()),
+        ]
+        for name in FLAG_CHANNELS if name in rows.columns and rows[name].null_count() < rows.height
     }  # fmt: skip
     return found
 
@@ -226,11 +244,11 @@ def add_up(pieces: Iterable[Evidence]) -> Evidence:
                 counts: Counter[str] = Counter(total.get(name, {}))
                 counts.update(value)
                 total[name] = dict(sorted(counts.items()))
-            elif name == "channels":
+            elif name in {"channels", "flags"}:
                 old_counts = total.get(name, {})
                 both = sorted({*old_counts, *value})
                 total[name] = {
-                    c: [a + b for a, b in zip(old_counts.get(c, [0, 0]), value.get(c, [0, 0]), strict=True)]
+                    c: [a + b for a, b in zip_longest(old_counts.get(c, []), value.get(c, []), fillvalue=0)]
                     for c in both
                 }
             elif name == "temps":
@@ -383,7 +401,7 @@ def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
         Decision("temp_sensor_map", None, str(present).replace(" ", "") if sensors else None, round(sure, 3), seen, {})
     )
 
-    made.append(_channel_decision(device.get("channels", {})))
+    made.append(_channel_decision(device.get("channels", {}), device.get("flags", {})))
 
     rows, above = device.get("cell_max_rows", 0), device.get("cell_max_above_lfp", 0)
     is_lfp = bool(rows > 1000 and above / rows < 0.001)
@@ -418,14 +436,22 @@ def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
     return made
 
 
-def _channel_decision(channels: Mapping[str, Sequence[int]]) -> Decision:
-    """Channels that are 0 in every row, by name and separated by blanks; `none` where all that are delivered move."""
-    seen = max((n for n, _ in channels.values()), default=0)
-    still = sorted(name for name, (n, moved) in channels.items() if moved == 0 and n >= _CHANNEL_READINGS)
-    value = " ".join(still) or ALL_SUPPORTED
+def _channel_decision(channels: Mapping[str, Sequence[int]], flags: Mapping[str, Sequence[int]]) -> Decision:
+    """Channels that are 0 in every row and flags that are stuck, by name; `none` where all that are delivered move."""
+    seen = max((counts[0] for counts in (*channels.values(), *flags.values())), default=0)
+    still = [name for name, (n, moved) in channels.items() if moved == 0 and n >= _CHANNEL_READINGS]
+    stuck = [name for name, counts in flags.items() if _is_stuck(*counts)]
+    value = " ".join(sorted(still + stuck)) or ALL_SUPPORTED
     sure = seen / (seen + _CHANNEL_READINGS)
-    zeros = {name: channels[name][0] for name in still}
-    return Decision("unsupported_channels", None, value if seen else None, round(sure, 3), seen, {"zeros": zeros})
+    why = {"zeros": {name: channels[name][0] for name in still}, "stuck": {name: flags[name] for name in stuck}}
+    return Decision("unsupported_channels", None, value if seen else None, round(sure, 3), seen, why)
+
+
+def _is_stuck(n: int, is_set: int, moving: int, moving_set: int) -> bool:
+    """Whether a flag is set whatever the car does: while it drives, or never not in all its life."""
+    if moving >= _FLAG_DRIVING_ROWS:
+        return moving_set >= _FLAG_STUCK_SHARE * moving
+    return n >= _CHANNEL_READINGS and is_set == n
 
 
 def _text(value: float | int | None) -> str | None:

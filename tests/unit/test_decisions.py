@@ -188,6 +188,37 @@ def test_a_channel_is_not_judged_by_a_few_rows_or_where_it_is_not_delivered() ->
     assert decided([drive()]).value("unsupported_channels") is None
 
 
+def flags(*, cable: pl.Expr, fast: pl.Expr) -> pl.DataFrame:
+    """A month of driving and charging with these two flags."""
+    return drive(dt_s=4).with_columns(cable.alias("chrg_cable_conn"), fast.alias("fast_chrg_port_conn"))
+
+
+IS_STANDING = pl.col("emobility_spd") == 0
+
+
+def test_a_flag_that_is_set_while_the_car_drives_is_not_supported() -> None:
+    stuck = flags(cable=pl.lit(value=True), fast=IS_STANDING)
+    assert decided([stuck]).value("unsupported_channels") == "chrg_cable_conn"
+    # a message late now and then makes no difference, nor does a charge in which it falls
+    late = flags(cable=pl.int_range(pl.len()) % 20 != 0, fast=pl.int_range(pl.len()) % 20 == 0)
+    assert decided([late]).value("unsupported_channels") == "chrg_cable_conn"
+
+
+def test_a_flag_of_a_car_that_is_never_seen_to_drive_is_believed_unless_it_never_falls() -> None:
+    still = flags(cable=pl.lit(value=True), fast=pl.int_range(pl.len()) > 0).with_columns(
+        emobility_spd=pl.lit(None, dtype=pl.Float64)
+    )
+    assert decided([still]).value("unsupported_channels") == "chrg_cable_conn"
+    assert decided([still.head(900)]).value("unsupported_channels") == "none", "too little of its life"
+
+
+def test_the_months_in_which_a_flag_is_right_count_too() -> None:
+    stuck = flags(cable=pl.lit(value=True), fast=IS_STANDING)
+    right = flags(cable=IS_STANDING, fast=IS_STANDING)
+    for order in ([stuck, right], [right, stuck]):
+        assert decided(order).value("unsupported_channels") == "none"
+
+
 def test_a_decision_by_hand_wins_and_is_marked(tmp_path: Path) -> None:
     path = tmp_path / "decision_overrides.csv"
     path.write_text("device_no,decision,layout_id,value\n01290001001,current_sign,psql-1,-1\n", encoding="utf-8")

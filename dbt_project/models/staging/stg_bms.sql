@@ -27,7 +27,7 @@ car as (
         insulation_cap_kohm,
         chemistry = 'LFP' as is_lfp,
         nullif(unsupported_channels, 'none') as unsupported_channels,
-        {%- for channel in var('zero_channels') %}
+        {%- for channel in var('zero_channels') + var('flag_channels') %}
         position(' {{ channel }} ' in concat(' ', unsupported_channels, ' ')) > 0 as lacks_{{ channel }},
         {%- endfor %}
         device_no
@@ -43,7 +43,7 @@ decided as (
         end as signed_current_a,
         raw_bms.pack_volt * layout_setting.voltage_scale as scaled_voltage_v,
         car.cell_count as decided_cell_count,
-        {%- for channel in var('zero_channels') %}
+        {%- for channel in var('zero_channels') + var('flag_channels') %}
         car.lacks_{{ channel }},
         {%- endfor %}
         car.unsupported_channels,
@@ -103,11 +103,11 @@ renamed as (
         -- flags
         bms_running as is_bms_running,
         main_relay_conn as is_main_relay_closed,
-        chrg_cable_conn as is_cable_connected,
-        slow_chrg_port_conn as is_slow_port_connected,
-        fast_chrg_port_conn as is_fast_port_connected,
-        fast_chrg_relay_on as is_fast_relay_closed,
-        v2l as is_v2l,
+        {{ supported('chrg_cable_conn') }} as is_cable_connected,
+        {{ supported('slow_chrg_port_conn') }} as is_slow_port_connected,
+        {{ supported('fast_chrg_port_conn') }} as is_fast_port_connected,
+        {{ supported('fast_chrg_relay_on') }} as is_fast_relay_closed,
+        {{ supported('v2l') }} as is_v2l,
         batt_fan_running as is_fan_running,
         hvac_list1 as hvac_1_text,
         hvac_list2 as hvac_2_text,
