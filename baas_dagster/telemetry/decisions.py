@@ -53,6 +53,9 @@ _CURRENT_STEP_A = 5.0
 """Steps of the delivered current (resolution 0.1 A) that move the voltage of any pack above its 0.1 V resolution."""
 _LFP_CEILING_MV = 3700
 """LFP is charged to 3.65 V and rests below 3.4 V; NMC passes 3.7 V above about 40 % SoC."""
+_PLATEAU_SOC_PCT, _PLATEAU_MV, _PLATEAU_SHARE, _PLATEAU_ROWS = 60.0, 3550, 0.9, 100
+"""From 60 % on LFP stands below 3.55 V but for the end of a charge, NMC above it but for heavy loads. In simulated
+months at least 0.995 of the readings of LFP cells are below, of others at most 0.015."""
 _CHANNEL_READINGS = 1000
 """Readings before 0 counts as "not there": a temperature in whole degrees can rest at 0 for minutes, not for all of the
 17 h that these are at one a minute; at one a second (17 minutes) later months decide anew."""
@@ -178,6 +181,8 @@ def _device_evidence(rows: pl.DataFrame) -> Evidence:
     # the 99th percentile of a month, as a count above the ceiling, adds up over months
     found["cell_max_rows"] = top.len()
     found["cell_max_above_lfp"] = int((top > _LFP_CEILING_MV).sum())
+    high = rows.filter(pl.col("soc") >= _PLATEAU_SOC_PCT)["cell_max_mv"].drop_nulls()
+    found["plateau_rows"], found["plateau_low"] = high.len(), int((high < _PLATEAU_MV).sum())
     temps = _temp_evidence(rows["mod_temp_dc"].drop_nulls())
     if temps:
         found["temps"] = temps
@@ -403,15 +408,20 @@ def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
 
     made.append(_channel_decision(device.get("channels", {}), device.get("flags", {})))
 
-    rows, above = device.get("cell_max_rows", 0), device.get("cell_max_above_lfp", 0)
-    is_lfp = bool(rows > 1000 and above / rows < 0.001)
+    rows, is_lfp = device.get("cell_max_rows", 0), _is_lfp(device)
     candidates = [p for p in pack_types() if p.cell_count == cell_count]
     by_car = [p for p in candidates if car_type and car_type in p.car_types]
-    by_chemistry = [p for p in candidates if (p.chemistry == "LFP") == is_lfp]
+    by_chemistry = [p for p in candidates if is_lfp is None or (p.chemistry == "LFP") == is_lfp]
     chosen = next(iter(by_car or by_chemistry), None)
-    why: Evidence = {"car_type": car_type, "cell_max_rows": rows, "cell_max_above_3700_mv": above}
-    chemistry = "LFP" if is_lfp else "NMC"
-    if chosen is None and cell_count is not None:
+    why: Evidence = {
+        "car_type": car_type,
+        "cell_max_rows": rows,
+        "cell_max_above_3700_mv": device.get("cell_max_above_lfp", 0),
+        "plateau_rows": device.get("plateau_rows", 0),
+        "plateau_low": device.get("plateau_low", 0),
+    }
+    chemistry = {True: "LFP", False: "NMC", None: None}[is_lfp]
+    if chosen is None and cell_count is not None and chemistry is not None:
         pack = f"{chemistry}-{cell_count}S"
         made.append(Decision("pack_type", None, pack, 0.3, total, {**why, "from": "cell count alone"}))
     else:
@@ -419,8 +429,10 @@ def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
         name = chosen.pack_type if chosen else None
         made.append(Decision("pack_type", None, name, round(certainty if chosen else 0.0, 3), total, why))
     made.append(Decision("car_type", None, car_type, 1.0 if car_type else 0.0, int(bool(car_type)), {}))
-    made.append(Decision("chemistry", None, (chosen.chemistry if chosen else chemistry) if rows else None,
-                         0.9 if rows > 1000 else 0.0, rows, why))  # fmt: skip
+    if chosen is not None and rows:
+        chemistry = chosen.chemistry
+    sure_of_it = 0.0 if chemistry is None or rows <= 1000 else 0.5 if is_lfp is None else 0.9
+    made.append(Decision("chemistry", None, chemistry, sure_of_it, rows, why))
     capacity = chosen.capacity_nominal_ah if chosen else None
     source = chosen.capacity_source if chosen else None
     made.append(Decision("capacity_nominal_ah", None, _text(capacity), 0.5 if chosen else 0.0, 0, {"source": source}))
@@ -434,6 +446,16 @@ def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
     made.append(Decision("insulation_cap_kohm", None, _text(cap), 0.9 if cap else 0.0,
                          insulation["n"] if insulation else 0, insulation or {}))  # fmt: skip
     return made
+
+
+def _is_lfp(device: Evidence) -> bool | None:
+    """Whether the cells are LFP; None where they show neither its plateau nor a voltage that it does not reach."""
+    rows, high = device.get("cell_max_rows", 0), device.get("plateau_rows", 0)
+    if rows and device.get("cell_max_above_lfp", 0) >= 0.001 * rows:
+        return False
+    if rows > 1000 and high >= _PLATEAU_ROWS and device.get("plateau_low", 0) >= _PLATEAU_SHARE * high:
+        return True
+    return None
 
 
 def _channel_decision(channels: Mapping[str, Sequence[int]], flags: Mapping[str, Sequence[int]]) -> Decision:

@@ -152,6 +152,30 @@ def test_the_vehicle_master_decides_between_packs_with_the_same_cells() -> None:
     assert found.value("capacity_nominal_ah") == "111.2"
 
 
+def cells_at(soc_pct: float, cell_mv: int, cells: int, n: int = 1200) -> pl.DataFrame:
+    """A month that stays at one state of charge."""
+    return drive(cells=cells, dt_s=4).head(n).with_columns(
+        pl.lit(soc_pct).alias("soc"), pl.lit(cell_mv, dtype=pl.Int16).alias("cell_max_mv")
+    )  # fmt: skip
+
+
+def test_cells_are_lfp_where_they_stay_low_at_a_high_state_of_charge() -> None:
+    empty = cells_at(30, 3250, cells=108)
+    found = decided([cells_at(80, 3340, cells=108), empty])
+    assert (found.value("chemistry"), found.value("pack_type")) == ("LFP", "LFP-108S")
+    found = decided([cells_at(80, 3340, cells=108), empty, cells_at(80, 3900, cells=108)])
+    assert (found.value("chemistry"), found.value("pack_type")) == ("NMC", "NMC-108S"), "no LFP cell stands at 3.9 V"
+
+
+def test_cells_that_were_never_charged_far_are_not_lfp_for_that() -> None:
+    found = decided([cells_at(36, 3560, cells=96)])
+    assert (found.value("chemistry"), found.value("pack_type")) == ("NMC622", "HK-96S-180AH"), "the registry's"
+    found = decided([cells_at(36, 3560, cells=108)])
+    assert (found.value("chemistry"), found.value("pack_type")) == (None, None), "no pack of the registry has 108 cells"
+    found = decided([cells_at(36, 3250, cells=101)])
+    assert (found.value("chemistry"), found.value("pack_type")) == ("LFP", "RAY-LFP")
+
+
 def test_evidence_adds_up_in_any_order_and_grouping() -> None:
     rows = drive(-1)
     parts = [rows.slice(0, 300), rows.slice(300, 300), rows.slice(600)]
