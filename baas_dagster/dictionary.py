@@ -310,7 +310,7 @@ PLATFORM_TABLES: tuple[Table, ...] = (
         "device_decision",
         "One row per device and decision: what the platform decided about a car from all its data, and how sure it "
         "is. Sign of the current and scale of the voltage are decided per export layout, because a car's export can "
-        "change.",
+        "change; the sign has a row more for every month whose own evidence says otherwise.",
         (
             _DEVICE,
             Column(
@@ -324,7 +324,12 @@ PLATFORM_TABLES: tuple[Table, ...] = (
                 "varchar",
                 "Export layout the decision is for (form and spelling of the columns); NULL for one about the car.",
             ),
-            Column("value", "varchar", "The decision as text; NULL where the data say nothing. Never a guess."),
+            Column("measured_month", "varchar", "The one month it holds for, YYYY-MM; NULL: for all others."),
+            Column(
+                "value",
+                "varchar",
+                "The decision as text; NULL where the data say nothing, or no clear thing. No guess.",
+            ),
             Column(
                 "confidence",
                 "double",
@@ -344,7 +349,11 @@ PLATFORM_TABLES: tuple[Table, ...] = (
         (
             Column("measured_month", "varchar", "KST month, YYYY-MM."),
             _DEVICE,
-            Column("table_name", "varchar", "Checked table: raw_bms, raw_gps, stg_bms, stg_gps, or a mart."),
+            Column(
+                "table_name",
+                "varchar",
+                "Checked table: raw_bms, raw_gps, stg_bms, stg_gps, device_decision, or a mart.",
+            ),
             Column("check_name", "varchar", "Name of the check or of the row rule."),
             Column(
                 "severity",

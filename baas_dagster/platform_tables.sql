@@ -50,8 +50,9 @@ create table if not exists ops.decision_evidence (
 );
 create table if not exists ops.device_decision (
     device_no varchar, decision varchar, layout_id varchar, value varchar, confidence double, n bigint,
-    evidence varchar, is_overridden boolean,
+    evidence varchar, is_overridden boolean, measured_month varchar,
 );
+alter table ops.device_decision add column if not exists measured_month varchar;
 create table if not exists ops.device_setting (
     device_no varchar primary key, car_type varchar, pack_type varchar, chemistry varchar, cell_count integer,
     temp_sensor_count integer, temp_sensor_map varchar, insulation_cap_kohm double, capacity_nominal_ah double,
@@ -60,6 +61,11 @@ create table if not exists ops.device_setting (
 alter table ops.device_setting add column if not exists unsupported_channels varchar;
 create table if not exists ops.layout_setting (
     device_no varchar, layout_id varchar, current_sign integer, voltage_scale double, primary key (device_no, layout_id),
+);
+-- Months in which an export's current has another sign than in all others, NULL where it could not be told.
+create table if not exists ops.month_setting (
+    device_no varchar, layout_id varchar, measured_month varchar, current_sign integer,
+    primary key (device_no, layout_id, measured_month),
 );
 create table if not exists ops.partition_gate (device_no varchar, measured_month varchar, check_name varchar);
 create table if not exists ops.partition_quality (

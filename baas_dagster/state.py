@@ -87,13 +87,16 @@ def code_versions(package: Path = _PACKAGE, dbt: Path = DBT_PROJECT) -> CodeVers
     assets = {name: package / "assets" / f"{name}.py" for name in (
         "anomalies", "battery", "decisions", "marts", "publish", "queue", "raw", "sites",
     )}  # fmt: skip
-    schemas = {name: package / "schemas" / f"{name}.py" for name in ("anomalies", "marts", "raw")}
+    schemas = {name: package / "schemas" / f"{name}.py" for name in ("anomalies", "marts", "outcome", "raw")}
     anomaly = package / "anomaly"
     # a number of the queue or of episodes must not make evidence stale, but the numbers of detectors stand beside them
     detectors = [p for p in sorted(anomaly.glob("*.py")) if p.stem not in _NO_EVIDENCE]
     made_by = {
         "parser": [telemetry / f"{name}.py" for name in ("archives", "cells", "columns", "delivery", "formats")],
-        "raw": [telemetry / "clean.py", assets["raw"], schemas["raw"]],
+        # a raw partition leaves the evidence of decisions
+        "raw": [
+            telemetry / "clean.py", telemetry / "decisions.py", assets["raw"], schemas["raw"], schemas["outcome"],
+        ],
         "decision": [telemetry / "decisions.py", seeds / "pack_type.csv", assets["decisions"]],
         "local": [models / "staging", models / "intermediate", macros, assets["marts"]],
         "evidence": [models / "staging", macros, *detectors, assets["anomalies"], schemas["anomalies"]],

@@ -2,26 +2,28 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 import duckdb
 
-from baas_dagster.assets.common import asked, materialized
-from baas_dagster.partitions import DEVICES
+from baas_dagster.assets.common import asked, materialized, write_quality
+from baas_dagster.partitions import DEVICES, PartitionId
 from baas_dagster.resources import Warehouse, insert
+from baas_dagster.schemas.outcome import Outcome, Severity
 from baas_dagster.settings import Settings
 from baas_dagster.state import Unit, load, mark
-from baas_dagster.telemetry.decisions import DeviceDecisions, Evidence, decide, read_overrides
+from baas_dagster.telemetry.decisions import Decision, DeviceDecisions, Evidence, decide, read_overrides
 
 __all__ = ["device_decision"]
 
 
-def _evidence(connection: duckdb.DuckDBPyConnection, device_no: str) -> dict[str, list[Evidence]]:
-    """Layout -> evidence of every partition that its checks let in, by month."""
+def _evidence(connection: duckdb.DuckDBPyConnection, device_no: str) -> dict[str, dict[str, Evidence]]:
+    """Layout -> month -> evidence of every partition that its checks let in."""
     rows = connection.execute(
         """
-        select e.layout_id, e.evidence from ops.decision_evidence as e
+        select e.layout_id, e.measured_month, e.evidence from ops.decision_evidence as e
         where e.device_no = ? and not exists (
             select 1 from ops.partition_gate as g
             where g.device_no = e.device_no and g.measured_month = e.measured_month
@@ -30,9 +32,9 @@ def _evidence(connection: duckdb.DuckDBPyConnection, device_no: str) -> dict[str
         """,
         [device_no],
     ).fetchall()
-    found: dict[str, list[Evidence]] = {}
-    for layout, text in rows:
-        found.setdefault(layout, []).append(json.loads(text))
+    found: dict[str, dict[str, Evidence]] = {}
+    for layout, month, text in rows:
+        found.setdefault(layout, {})[month] = json.loads(text)
     return found
 
 
@@ -51,7 +53,7 @@ def _car_type(connection: duckdb.DuckDBPyConnection, device_no: str) -> str | No
 def _store(connection: duckdb.DuckDBPyConnection, made: DeviceDecisions) -> str:
     """Write one device's decisions; returns the hash of their values, which is part of later fingerprints."""
     device = made.device_no
-    for table in ("device_decision", "device_setting", "layout_setting"):
+    for table in ("device_decision", "device_setting", "layout_setting", "month_setting"):
         connection.execute(f"delete from ops.{table} where device_no = ?", [device])
     insert(
         connection,
@@ -59,7 +61,7 @@ def _store(connection: duckdb.DuckDBPyConnection, made: DeviceDecisions) -> str:
         [
             (
                 device, d.decision, d.layout_id, d.value, d.confidence, d.n,
-                json.dumps(d.evidence, sort_keys=True), d.is_overridden,
+                json.dumps(d.evidence, sort_keys=True), d.is_overridden, d.measured_month,
             )
             for d in made.decisions
         ],
@@ -83,10 +85,16 @@ def _store(connection: duckdb.DuckDBPyConnection, made: DeviceDecisions) -> str:
         (device, layout, whole("current_sign", layout), number("voltage_scale", layout))
         for layout in sorted({d.layout_id for d in made.decisions if d.layout_id})
     ]
+    months = [
+        (device, d.layout_id, d.measured_month, None if d.value is None else int(d.value))
+        for d in made.decisions
+        if d.measured_month
+    ]
     unsupported = made.value("unsupported_channels")
-    content = hashlib.sha256(json.dumps([setting, unsupported, layouts]).encode()).hexdigest()[:24]
+    content = hashlib.sha256(json.dumps([setting, unsupported, layouts, months]).encode()).hexdigest()[:24]
     insert(connection, "ops.device_setting", [(device, *setting, content, unsupported)])
     insert(connection, "ops.layout_setting", layouts)
+    insert(connection, "ops.month_setting", months)
     return content
 
 
@@ -103,26 +111,31 @@ def _store(connection: duckdb.DuckDBPyConnection, made: DeviceDecisions) -> str:
 def device_decision(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], warehouse: Warehouse
 ) -> dg.MaterializeResult[None]:
-    """Current sign and voltage scale per export layout; cells, sensors, channels, pack type, insulation cap."""
+    """Current sign and voltage scale per export layout, months that differ; sensors, channels, cells, pack, cap."""
     devices = asked(context)
     overrides = read_overrides(settings.overrides)
     shown = {}
+    quality: dict[PartitionId, list[Outcome]] = {}
     with warehouse.open() as connection:
         before = dict(connection.execute("select device_no, content from ops.device_setting").fetchall())
         connection.execute("begin")
         for device in devices:
+            pieces = _evidence(connection, device)
             made = decide(
                 device,
-                _evidence(connection, device),
+                pieces,
                 _car_type(connection, device),
                 overrides.get(device, {}),
                 settings.min_sign_evidence,
+                settings.min_sign_confidence,
             )
             content = _store(connection, made)
+            quality |= _quality(made, pieces)
             shown[device] = {
                 "changed": before.get(device) not in {None, content},
                 "decisions": dg.MetadataValue.md(_table(made)),
             }
+        write_quality(connection, "device_decision", quality, devices=devices)
         state = load(connection, settings)
         made_from = state.made[Unit.DECISION]
         mark(connection, Unit.DECISION, {d: made_from[d] for d in devices if d in made_from})
@@ -130,10 +143,45 @@ def device_decision(
     return materialized(context, "device_decision", shown)
 
 
+def _quality(made: DeviceDecisions, pieces: Mapping[str, Mapping[str, Evidence]]) -> dict[PartitionId, list[Outcome]]:
+    """Per month: rows whose current has no sign, and rows in which it is another than in the rest of their export."""
+    signs = {(d.layout_id, d.measured_month): d for d in made.decisions if d.decision == "current_sign"}
+    rows: dict[str, int] = {}
+    unknown: dict[str, list[tuple[int, Decision]]] = {}
+    differs: dict[str, list[tuple[int, Decision]]] = {}
+    for layout, months in pieces.items():
+        for month, found in months.items():
+            rows[month] = rows.get(month, 0) + (count := found.get("current_rows", 0))
+            decision = signs.get((layout, month)) or signs.get((layout, None))
+            if decision is None or not count:
+                continue
+            if decision.value is None:
+                unknown.setdefault(month, []).append((count, decision))
+            elif decision.measured_month:
+                differs.setdefault(month, []).append((count, decision))
+
+    def outcome(name: str, month: str, hit: Mapping[str, list[tuple[int, Decision]]]) -> Outcome:
+        mine = hit.get(month, [])
+        example = "; ".join(
+            f"{d.layout_id}: {d.value or 'no sign'}, confidence {d.confidence} from {d.n}" for _, d in mine
+        )
+        failed = sum(count for count, _ in mine)
+        return Outcome(name, Severity.FLAG, not failed, rows[month], failed, example or None)
+
+    return {
+        PartitionId(made.device_no, month): [
+            outcome("current_has_a_sign", month, unknown),
+            outcome("current_sign_of_its_export", month, differs),
+        ]
+        for month in sorted(rows)
+    }
+
+
 def _table(made: DeviceDecisions) -> str:
-    lines = ["| decision | layout | value | confidence | n | by hand |", "|---|---|---|---|---|---|"]
+    lines = ["| decision | layout | month | value | confidence | n | by hand |", "|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {d.decision} | {d.layout_id or ''} | {d.value} | {d.confidence} | {d.n} | {d.is_overridden or ''} |"
+        f"| {d.decision} | {d.layout_id or ''} | {d.measured_month or ''} | {d.value} | {d.confidence} | {d.n} "
+        f"| {d.is_overridden or ''} |"
         for d in made.decisions
     ]
     return "\n".join(lines)

@@ -57,7 +57,8 @@ class _Translator(DagsterDbtTranslator):
         name = dbt_resource_props["name"]
         if dbt_resource_props["source_name"] == "stitched":
             return dg.AssetKey("odometer_chain" if name.startswith("odometer") else "battery_chain")
-        return dg.AssetKey("device_decision" if name in {"device_setting", "layout_setting"} else "raw_bms")
+        decided = {"device_setting", "layout_setting", "month_setting"}
+        return dg.AssetKey("device_decision" if name in decided else "raw_bms")
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
         """The folder of the model."""

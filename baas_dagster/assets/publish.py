@@ -109,8 +109,11 @@ PUBLISHED: tuple[Published, ...] = (
     Published("released_version", "select * from ops.released_version", "kind, chemistry, pack_type, version_id"),
     Published(
         "device_decision",
-        "select device_no, decision, layout_id, value, confidence, n, evidence, is_overridden from ops.device_decision",
-        "device_no, decision, layout_id nulls first",
+        """
+        select device_no, decision, layout_id, measured_month, value, confidence, n, evidence, is_overridden,
+        from ops.device_decision
+        """,
+        "device_no, decision, layout_id nulls first, measured_month nulls first",
     ),
     Published(
         "partition_quality",

@@ -20,6 +20,10 @@ from pandera.errors import SchemaErrors
 __all__ = ["Outcome", "Severity", "check_names", "outcomes_by"]
 
 
+_NAMED = ("time", "service_date", "measured_month", "source_file", "source_row")
+"""Columns that an example names its row by."""
+
+
 class Severity(StrEnum):
     """What a failed check does: `gate` keeps a raw partition out, `hold` keeps a device's last good figures, `flag`
     only says so."""
@@ -89,11 +93,16 @@ def _failures(
 ) -> dict[tuple[str, ...], dict[str, tuple[int, str | None]]]:
     """Group -> check -> (failed rows, an example). Aggregated first: there is one case per bad cell.
 
-    A failure without a row (a missing column, a wrong type) is one of every group.
+    A failure without a row (a missing column, a wrong type) is one of every group. The example is the first in the
+    order of what the rows hold, time first: a frame comes in any order.
     """
     found: dict[tuple[str, ...], dict[str, tuple[int, str | None]]] = {}
-    keys = frame.select(pl.col(c).cast(pl.String) for c in by).with_row_index("index")
-    placed = cases.with_columns(pl.col("index").cast(pl.UInt32)).join(keys, on="index", how="left")
+    cases = cases.with_columns(pl.col("index").cast(pl.UInt32))
+    plain = [name for name, kind in frame.schema.items() if not kind.is_nested()]
+    failing = frame.with_row_index("index").join(cases, on="index", how="semi")
+    order = [c for c in _NAMED if c in plain] + [c for c in plain if c not in _NAMED]
+    keys = failing.sort(order).select("index", *(pl.col(c).cast(pl.String) for c in by))
+    placed = cases.join(keys.with_row_index("place"), on="index", how="left").sort("place", "column", "failure_case")
     grouped = placed.group_by([*by, "check"], maintain_order=True).agg(
         pl.len(), pl.col("failure_case").first(), pl.col("column").first(), pl.col("index").first()
     )
@@ -106,8 +115,7 @@ def _failures(
 
 def _example(frame: pl.DataFrame, column: str | None, value: object, index: int | None) -> str:
     text = f"{column}={value}" if column else str(value)
-    named = ("time", "service_date", "measured_month", "source_file", "source_row")
-    where = [c for c in named if c in frame.columns]
+    where = [c for c in _NAMED if c in frame.columns]
     if index is not None and 0 <= index < frame.height and where:
         row = frame.row(index, named=True)
         text += " at " + ", ".join(f"{c} {row[c]}" for c in where)

@@ -46,7 +46,8 @@ class SourceCount:
 class Merged:
     """Raw rows of a partition and their accounting.
 
-    `conflicting` is the number of times for which files that all count delivered different content.
+    `conflicting` is the number of times for which files that all count delivered different content, or one of them rows
+    that nothing orders (neither `msg_time` nor `seq`).
     """
 
     rows: pl.DataFrame
@@ -95,8 +96,8 @@ def merge(slices: Sequence[Delivered], frames: Sequence[pl.DataFrame]) -> Merged
         superseded[item.source_file] = frame.height - rows.height
         parts.append(rows)
     together = pl.concat(parts, how="vertical_relaxed") if parts else pl.DataFrame()
-    order = ["time", "msg_time", "seq", "__rank", "source_row"]
-    order = [c for c in order if c in together.columns]
+    message = [c for c in ("msg_time", "seq") if c in together.columns]
+    order = ["time", *message, "__rank", "source_row"]
     together = together.sort(order, nulls_last=False, maintain_order=False)
     is_last = pl.col("time") != pl.col("time").shift(-1)
     kept = together.filter(is_last.fill_null(value=True))
@@ -107,16 +108,19 @@ def merge(slices: Sequence[Delivered], frames: Sequence[pl.DataFrame]) -> Merged
         repeated = together.filter(pl.col("time").is_duplicated())
         content = [c for c in repeated.columns if c not in _LINEAGE and c != "__rank"]
         # hashes of this frame are compared among themselves only, so their seed does not matter
-        marked = repeated.select("time", "__rank", repeated.select(content).hash_rows().alias("content"))
-        per_time = marked.group_by("time").agg(
-            pl.col("content").n_unique().alias("contents"), pl.col("content").last().alias("winner")
+        marked = repeated.select("time", "__rank", *message, repeated.select(content).hash_rows().alias("content"))
+        per_time = marked.group_by("time").agg(pl.col("content").last().alias("winner"))
+        # several messages within a second are none: what a file says is its last
+        said = marked.group_by("time", "__rank").agg(pl.col("content").last().alias("said"))
+        tied = marked.unique(["time", "__rank", *message, "content"]).filter(
+            pl.struct("time", "__rank", *message).is_duplicated()
         )
-        conflicting = per_time.filter(pl.col("contents") > 1).height
-        lost = marked.join(per_time, on="time").join(
-            kept.select("time", pl.col("__rank").alias("winner_rank")), on="time"
-        )
-        # a row that loses to another file with different content was corrected, any other is a repetition
-        corrected = (pl.col("__rank") != pl.col("winner_rank")) & (pl.col("content") != pl.col("winner"))
+        differ = said.unique(["time", "said"]).filter(pl.col("time").is_duplicated())
+        conflicting = pl.concat([tied["time"], differ["time"]]).n_unique()
+        winners = kept.select("time", pl.col("__rank").alias("winner_rank"))
+        lost = marked.join(per_time, on="time").join(said, on=["time", "__rank"]).join(winners, on="time")
+        # a row whose file loses to another with different content was corrected, any other is a repetition
+        corrected = (pl.col("__rank") != pl.col("winner_rank")) & (pl.col("said") != pl.col("winner"))
         counted = lost.group_by("__rank").agg(corrected.sum().alias("corrected"))
         by_rank = dict(counted.iter_rows())
         lost_by_rank = dict(together.group_by("__rank").len().iter_rows())

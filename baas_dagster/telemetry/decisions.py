@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,13 @@ __all__ = [
 
 Evidence = dict[str, Any]
 
-CHANNELS: tuple[str, ...] = tuple(sql_vars()["zero_channels"])
+ZERO_CHANNELS: tuple[str, ...] = tuple(sql_vars()["zero_channels"])
 """Channels that a car does not support when they are 0 in all its rows (DOMAIN 3, kind 2)."""
+
+FLAG_CHANNELS: tuple[str, ...] = tuple(sql_vars()["flag_channels"])
+"""Flags that a car does not support when they are set while it drives (DOMAIN 1: they can be constant)."""
+
+CHANNELS = ZERO_CHANNELS + FLAG_CHANNELS
 
 EVIDENCE_COLUMNS = [
     "time", "pack_current", "pack_volt", "soc", "emobility_spd", "cumul_current_chrgd", "cumul_current_dischrgd",
@@ -47,9 +53,16 @@ _CURRENT_STEP_A = 5.0
 """Steps of the delivered current (resolution 0.1 A) that move the voltage of any pack above its 0.1 V resolution."""
 _LFP_CEILING_MV = 3700
 """LFP is charged to 3.65 V and rests below 3.4 V; NMC passes 3.7 V above about 40 % SoC."""
+_PLATEAU_SOC_PCT, _PLATEAU_MV, _PLATEAU_SHARE, _PLATEAU_ROWS = 60.0, 3550, 0.9, 100
+"""From 60 % on LFP stands below 3.55 V but for the end of a charge, NMC above it but for heavy loads. In simulated
+months at least 0.995 of the readings of LFP cells are below, of others at most 0.015."""
 _CHANNEL_READINGS = 1000
 """Readings before 0 counts as "not there": a temperature in whole degrees can rest at 0 for minutes, not for all of the
 17 h that these are at one a minute; at one a second (17 minutes) later months decide anew."""
+_FLAG_DRIVING_ROWS = 100
+"""Rows in motion before a flag is judged by them: two minutes at one a second, more than any message is late."""
+_FLAG_STUCK_SHARE = 0.9
+"""Share of them from which a flag is stuck: plugged in nothing drives, but rows can be late."""
 _TEMP_SENTINELS_DC = (-400, 2150, 4710)
 
 
@@ -94,6 +107,8 @@ class Decision:
     n: int
     evidence: Evidence
     is_overridden: bool = False
+    measured_month: str | None = None
+    """The one month it holds for, other than its layout's; None: all others."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +119,12 @@ class DeviceDecisions:
     decisions: tuple[Decision, ...]
 
     def value(self, decision: str, layout_id: str | None = None) -> str | None:
-        """The value of a decision, None where nothing could be decided."""
-        found = [d.value for d in self.decisions if d.decision == decision and d.layout_id == layout_id]
+        """The value of a decision that holds for all months, None where nothing could be decided."""
+        found = [
+            d.value
+            for d in self.decisions
+            if d.decision == decision and d.layout_id == layout_id and d.measured_month is None
+        ]
         return found[0] if found else None
 
 
@@ -116,13 +135,15 @@ def _layout_evidence(rows: pl.DataFrame) -> Evidence:
     volt = rows["pack_volt"].to_numpy()
     dt = np.diff(time_s)
     d_current, d_volt = np.diff(current), np.diff(volt)
-    step = (dt <= _PAIR_GAP_S) & (np.abs(d_current) >= _CURRENT_STEP_A) & (d_volt != 0)
+    # a difference to a missing voltage is NaN, which is neither 0 nor of any sign
+    step = (dt <= _PAIR_GAP_S) & (np.abs(d_current) >= _CURRENT_STEP_A) & np.isfinite(d_volt) & (d_volt != 0)
     agree = int(np.sum(step & (np.sign(d_current) == np.sign(d_volt))))
     oppose = int(np.sum(step & (np.sign(d_current) != np.sign(d_volt))))
 
     # charge moved, as the delivered sign has it, against what SoC and counters did (silences of any length count not)
     amp_s = np.where(dt <= _PAIR_GAP_S, 0.5 * (current[1:] + current[:-1]) * dt, 0.0)
     found: Evidence = {"step_agree": agree, "step_oppose": oppose, "rows": rows.height}
+    found["current_rows"] = int(np.sum(np.isfinite(current)))
     for name, column in (("soc", "soc"), ("counter", None)):
         level = (
             rows["cumul_current_chrgd"].to_numpy() - rows["cumul_current_dischrgd"].to_numpy()
@@ -160,6 +181,8 @@ def _device_evidence(rows: pl.DataFrame) -> Evidence:
     # the 99th percentile of a month, as a count above the ceiling, adds up over months
     found["cell_max_rows"] = top.len()
     found["cell_max_above_lfp"] = int((top > _LFP_CEILING_MV).sum())
+    high = rows.filter(pl.col("soc") >= _PLATEAU_SOC_PCT)["cell_max_mv"].drop_nulls()
+    found["plateau_rows"], found["plateau_low"] = high.len(), int((high < _PLATEAU_MV).sum())
     temps = _temp_evidence(rows["mod_temp_dc"].drop_nulls())
     if temps:
         found["temps"] = temps
@@ -171,7 +194,15 @@ def _device_evidence(rows: pl.DataFrame) -> Evidence:
         }  # fmt: skip
     found["channels"] = {
         name: [rows.height - rows[name].null_count(), int((rows[name] != 0).sum())]
-        for name in CHANNELS if name in rows.columns and rows[name].null_count() < rows.height
+        for name in ZERO_CHANNELS if name in rows.columns and rows[name].null_count() < rows.height
+    }  # fmt: skip
+    is_moving = (rows["emobility_spd"] >= sql_vars()["moving_min_kmh"]).fill_null(value=False)
+    found["flags"] = {
+        name: [
+            rows.height - rows[name].null_count(), int(rows[name].sum()),
+            int((is_moving & rows[name].is_not_null()).sum()), int((is_moving & rows[name]).sum()),
+        ]
+        for name in FLAG_CHANNELS if name in rows.columns and rows[name].null_count() < rows.height
     }  # fmt: skip
     return found
 
@@ -218,11 +249,11 @@ def add_up(pieces: Iterable[Evidence]) -> Evidence:
                 counts: Counter[str] = Counter(total.get(name, {}))
                 counts.update(value)
                 total[name] = dict(sorted(counts.items()))
-            elif name == "channels":
+            elif name in {"channels", "flags"}:
                 old_counts = total.get(name, {})
                 both = sorted({*old_counts, *value})
                 total[name] = {
-                    c: [a + b for a, b in zip(old_counts.get(c, [0, 0]), value.get(c, [0, 0]), strict=True)]
+                    c: [a + b for a, b in zip_longest(old_counts.get(c, []), value.get(c, []), fillvalue=0)]
                     for c in both
                 }
             elif name == "temps":
@@ -252,8 +283,19 @@ def _add_temps(left: Sequence[Evidence], right: Sequence[Evidence]) -> list[Evid
     ]
 
 
-def _vote(found: Evidence, min_n: int) -> tuple[int | None, float, int]:
-    """Sign of the delivered current: +1 charge positive, -1 discharge positive, None where it cannot be known.
+@dataclass(frozen=True)
+class _Vote:
+    """What the evidence says of the sign: +1 charge positive, -1 discharge positive, None where it is not sure."""
+
+    sign: int | None
+    confidence: float
+    n: int
+    is_heard: bool
+    """There was enough evidence to be sure, had it agreed."""
+
+
+def _vote(found: Evidence, min_n: int, min_confidence: float) -> _Vote:
+    """Sign of the delivered current.
 
     Three witnesses, none of which needs a flag: the ohmic response (voltage rises with charging current), SoC and the
     charge counters against the charge moved. Each votes with its share; a witness without evidence abstains.
@@ -269,42 +311,65 @@ def _vote(found: Evidence, min_n: int) -> tuple[int | None, float, int]:
         score += strength * (agree - oppose) / seen
         weight += strength
         n += seen
-    if n == 0 or score == 0 or weight < 0.3:
-        return None, 0.0, n
-    return (1 if score > 0 else -1), min(1.0, abs(score) / max(weight, 1e-9)) * min(1.0, weight), n
+    confidence = abs(score) / max(weight, 1e-9) * min(1.0, weight)
+    sign = (1 if score > 0 else -1) if confidence >= min_confidence else None
+    return _Vote(sign, confidence, n, weight >= min_confidence)
+
+
+def _sign_decisions(
+    months: Mapping[str, Mapping[str, Evidence]], min_n: int, min_confidence: float
+) -> dict[str, list[Decision]]:
+    """Layout -> its sign of the current, and after it the months that have another, or none that could be told.
+
+    `months`: layout -> month -> evidence. A month with too little evidence of its own keeps its layout's sign.
+    """
+    totals = {layout: add_up(months[layout].values()) for layout in months}
+    votes = {layout: _vote(total, min_n, min_confidence) for layout, total in totals.items()}
+    believed = {vote.sign for vote in votes.values() if vote.sign is not None}
+    found: dict[str, list[Decision]] = {}
+    for layout, vote in votes.items():
+        sign, confidence, total = vote.sign, vote.confidence, totals[layout]
+        if not vote.is_heard and len(believed) == 1:
+            # an export with too little of its own follows the device's other exports, and says so
+            sign, confidence, total = next(iter(believed)), 0.3, {**total, "from": "other layouts"}
+        found[layout] = [Decision("current_sign", layout, _text(sign), round(confidence, 3), vote.n, total)]
+        for month in sorted(months[layout]):
+            own = _vote(months[layout][month], min_n, min_confidence)
+            if own.is_heard and own.sign != sign:
+                found[layout].append(
+                    Decision(
+                        "current_sign", layout, _text(own.sign), round(own.confidence, 3), own.n,
+                        months[layout][month], measured_month=month,
+                    )
+                )  # fmt: skip
+    return found
 
 
 def decide(
     device_no: str,
-    pieces: Mapping[str, Sequence[Evidence]],
+    pieces: Mapping[str, Mapping[str, Evidence]],
     car_type: str | None,
     overrides: Mapping[tuple[str, str | None], str],
     min_sign_evidence: int,
+    min_sign_confidence: float,
 ) -> DeviceDecisions:
-    """Decisions of one device from the evidence of all its partitions (`pieces`: layout id -> evidence per partition).
+    """Decisions of one device from the evidence of all its partitions (`pieces`: layout id -> month -> evidence).
 
-    Where the evidence says nothing the value stays None with confidence 0: consumers get NULL figures, never a guess.
+    Where the evidence says nothing, or not clearly, the value is None: consumers get NULL figures, never a guess.
     """
     made: list[Decision] = []
-    device = add_up(pieces.get("", ()))
-    signs: dict[str, tuple[int | None, float, int, Evidence]] = {}
-    for layout in sorted(k for k in pieces if k):
-        total = add_up(pieces[layout])
-        signs[layout] = (*_vote(total, min_sign_evidence), total)
-    believed = [s for s, c, _, _ in signs.values() if s is not None and c > 0.5]
-    for layout, (sign, confidence, n, total) in signs.items():
-        if sign is None and believed:
-            # an export with too little of its own follows the device's other exports, and says so
-            sign, confidence, total = Counter(believed).most_common(1)[0][0], 0.3, {**total, "from": "other layouts"}
-        made.append(
-            Decision("current_sign", layout, None if sign is None else str(sign), round(confidence, 3), n, total)
-        )
+    device = add_up(pieces.get("", {}).values())
+    layouts = {layout: pieces[layout] for layout in sorted(pieces) if layout}
+    for layout, (sign, *of_months) in _sign_decisions(layouts, min_sign_evidence, min_sign_confidence).items():
+        total = add_up(layouts[layout].values())
+        made.append(_overridden(sign, overrides))
+        if not made[-1].is_overridden:
+            made += of_months
         scale, sure, seen = _scale(total)
         made.append(
-            Decision("voltage_scale", layout, None if scale is None else f"{scale:g}", round(sure, 3), seen, total)
+            _overridden(Decision("voltage_scale", layout, _text(scale), round(sure, 3), seen, total), overrides)
         )
-    made += _pack_decisions(device, car_type)
-    made = [_overridden(d, overrides) for d in made]
+    made += [_overridden(d, overrides) for d in _pack_decisions(device, car_type)]
     return DeviceDecisions(device_no, tuple(made))
 
 
@@ -341,17 +406,22 @@ def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
         Decision("temp_sensor_map", None, str(present).replace(" ", "") if sensors else None, round(sure, 3), seen, {})
     )
 
-    made.append(_channel_decision(device.get("channels", {})))
+    made.append(_channel_decision(device.get("channels", {}), device.get("flags", {})))
 
-    rows, above = device.get("cell_max_rows", 0), device.get("cell_max_above_lfp", 0)
-    is_lfp = bool(rows > 1000 and above / rows < 0.001)
+    rows, is_lfp = device.get("cell_max_rows", 0), _is_lfp(device)
     candidates = [p for p in pack_types() if p.cell_count == cell_count]
     by_car = [p for p in candidates if car_type and car_type in p.car_types]
-    by_chemistry = [p for p in candidates if (p.chemistry == "LFP") == is_lfp]
+    by_chemistry = [p for p in candidates if is_lfp is None or (p.chemistry == "LFP") == is_lfp]
     chosen = next(iter(by_car or by_chemistry), None)
-    why: Evidence = {"car_type": car_type, "cell_max_rows": rows, "cell_max_above_3700_mv": above}
-    chemistry = "LFP" if is_lfp else "NMC"
-    if chosen is None and cell_count is not None:
+    why: Evidence = {
+        "car_type": car_type,
+        "cell_max_rows": rows,
+        "cell_max_above_3700_mv": device.get("cell_max_above_lfp", 0),
+        "plateau_rows": device.get("plateau_rows", 0),
+        "plateau_low": device.get("plateau_low", 0),
+    }
+    chemistry = {True: "LFP", False: "NMC", None: None}[is_lfp]
+    if chosen is None and cell_count is not None and chemistry is not None:
         pack = f"{chemistry}-{cell_count}S"
         made.append(Decision("pack_type", None, pack, 0.3, total, {**why, "from": "cell count alone"}))
     else:
@@ -359,8 +429,10 @@ def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
         name = chosen.pack_type if chosen else None
         made.append(Decision("pack_type", None, name, round(certainty if chosen else 0.0, 3), total, why))
     made.append(Decision("car_type", None, car_type, 1.0 if car_type else 0.0, int(bool(car_type)), {}))
-    made.append(Decision("chemistry", None, (chosen.chemistry if chosen else chemistry) if rows else None,
-                         0.9 if rows > 1000 else 0.0, rows, why))  # fmt: skip
+    if chosen is not None and rows:
+        chemistry = chosen.chemistry
+    sure_of_it = 0.0 if chemistry is None or rows <= 1000 else 0.5 if is_lfp is None else 0.9
+    made.append(Decision("chemistry", None, chemistry, sure_of_it, rows, why))
     capacity = chosen.capacity_nominal_ah if chosen else None
     source = chosen.capacity_source if chosen else None
     made.append(Decision("capacity_nominal_ah", None, _text(capacity), 0.5 if chosen else 0.0, 0, {"source": source}))
@@ -376,14 +448,32 @@ def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
     return made
 
 
-def _channel_decision(channels: Mapping[str, Sequence[int]]) -> Decision:
-    """Channels that are 0 in every row, by name and separated by blanks; `none` where all that are delivered move."""
-    seen = max((n for n, _ in channels.values()), default=0)
-    still = sorted(name for name, (n, moved) in channels.items() if moved == 0 and n >= _CHANNEL_READINGS)
-    value = " ".join(still) or ALL_SUPPORTED
+def _is_lfp(device: Evidence) -> bool | None:
+    """Whether the cells are LFP; None where they show neither its plateau nor a voltage that it does not reach."""
+    rows, high = device.get("cell_max_rows", 0), device.get("plateau_rows", 0)
+    if rows and device.get("cell_max_above_lfp", 0) >= 0.001 * rows:
+        return False
+    if rows > 1000 and high >= _PLATEAU_ROWS and device.get("plateau_low", 0) >= _PLATEAU_SHARE * high:
+        return True
+    return None
+
+
+def _channel_decision(channels: Mapping[str, Sequence[int]], flags: Mapping[str, Sequence[int]]) -> Decision:
+    """Channels that are 0 in every row and flags that are stuck, by name; `none` where all that are delivered move."""
+    seen = max((counts[0] for counts in (*channels.values(), *flags.values())), default=0)
+    still = [name for name, (n, moved) in channels.items() if moved == 0 and n >= _CHANNEL_READINGS]
+    stuck = [name for name, counts in flags.items() if _is_stuck(*counts)]
+    value = " ".join(sorted(still + stuck)) or ALL_SUPPORTED
     sure = seen / (seen + _CHANNEL_READINGS)
-    zeros = {name: channels[name][0] for name in still}
-    return Decision("unsupported_channels", None, value if seen else None, round(sure, 3), seen, {"zeros": zeros})
+    why = {"zeros": {name: channels[name][0] for name in still}, "stuck": {name: flags[name] for name in stuck}}
+    return Decision("unsupported_channels", None, value if seen else None, round(sure, 3), seen, why)
+
+
+def _is_stuck(n: int, is_set: int, moving: int, moving_set: int) -> bool:
+    """Whether a flag is set whatever the car does: while it drives, or never not in all its life."""
+    if moving >= _FLAG_DRIVING_ROWS:
+        return moving_set >= _FLAG_STUCK_SHARE * moving
+    return n >= _CHANNEL_READINGS and is_set == n
 
 
 def _text(value: float | int | None) -> str | None:

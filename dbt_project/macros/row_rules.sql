@@ -1,4 +1,5 @@
-{# A channel as it was delivered, NULL where it is not supported by the car: var `zero_channels`, device_setting. #}
+{# A channel as it was delivered, NULL where it is not supported by the car: vars `zero_channels`
+   and `flag_channels`, device_setting. #}
 {% macro supported(column) -%}
     case when not coalesce(lacks_{{ column }}, false) then {{ column }} end
 {%- endmacro %}

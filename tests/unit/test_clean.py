@@ -42,13 +42,30 @@ def test_the_last_message_of_a_time_is_kept() -> None:
     rows = frame("a", [(0, 5, 1, 50.0), (0, 9, 1, 51.0), (0, 7, 9, 52.0), (1, None, 1, 53.0)])
     found = merge([delivered("a", rows)], [rows])
     assert found.rows["soc"].to_list() == [51.0, 53.0]
-    assert found.conflicting == 1
+    assert found.conflicting == 0, "their order is known"
     assert [(s.kept, s.duplicates, s.superseded) for s in found.sources] == [(2, 2, 0)]
 
 
 def test_seq_decides_between_messages_of_one_time() -> None:
     rows = frame("a", [(0, 0, 2, 50.0), (0, 0, 10, 51.0), (0, 0, 1, 52.0)])
     assert merge([delivered("a", rows)], [rows]).rows["soc"].to_list() == [51.0]
+
+
+def test_two_messages_a_second_are_no_conflict_but_rows_that_nothing_orders_are() -> None:
+    twice = frame("a", [(s // 2, s // 2, s, 50.0 + s) for s in range(6)])
+    again = frame("b", [(s // 2, s // 2, s, 50.0 + s) for s in range(6)])
+    found = merge([delivered("a", twice), delivered("b", again)], [twice, again])
+    assert found.rows["soc"].to_list() == [51.0, 53.0, 55.0]
+    assert found.conflicting == 0
+    assert [(s.kept, s.duplicates, s.superseded) for s in found.sources] == [(0, 6, 0), (3, 3, 0)]
+    tied = frame("a", [(0, 0, 1, 50.0), (0, 0, 1, 51.0), (1, None, 1, 50.0), (1, None, 1, 51.0), (2, 2, 1, 50.0)])
+    assert merge([delivered("a", tied)], [tied]).conflicting == 2
+
+
+def test_files_that_end_a_second_differently_conflict_whatever_orders_their_rows() -> None:
+    one = frame("one", [(0, 0, 1, 50.0), (0, 0, 2, 51.0)])
+    two = frame("two", [(0, 0, 1, 50.0), (0, 0, 3, 52.0)])
+    assert merge([delivered("one", one), delivered("two", two)], [one, two]).conflicting == 1
 
 
 def test_a_corrected_delivery_replaces_the_earlier_one_for_the_time_it_covers() -> None:

@@ -12,6 +12,11 @@ layout_setting as (
     where {{ devices_in_scope() }}
 ),
 
+month_setting as (
+    select * from {{ source('ops', 'month_setting') }}
+    where {{ devices_in_scope() }}
+),
+
 raw_partition as (
     select * from {{ source('ops', 'raw_partition') }}
     where {{ devices_in_scope() }} and row_count > 0
@@ -19,11 +24,30 @@ raw_partition as (
 
 layouts as (
     select
-        case when min(current_sign) = max(current_sign) then min(current_sign) end as delivered_current_sign,
         case when min(voltage_scale) = max(voltage_scale) then min(voltage_scale) end as delivered_voltage_scale,
         count(*) as layout_count,
         device_no
     from layout_setting
+    group by device_no
+),
+
+sign as (
+    select
+        current_sign,
+        device_no
+    from layout_setting
+    union all
+    select
+        current_sign,
+        device_no
+    from month_setting
+),
+
+signs as (
+    select
+        case when min(current_sign) = max(current_sign) then min(current_sign) end as delivered_current_sign,
+        device_no
+    from sign
     group by device_no
 ),
 
@@ -47,7 +71,7 @@ select
     device_setting.capacity_nominal_ah,
     device_setting.capacity_source,
     device_setting.insulation_cap_kohm,
-    cast(layouts.delivered_current_sign as integer) as delivered_current_sign,
+    cast(signs.delivered_current_sign as integer) as delivered_current_sign,
     layouts.delivered_voltage_scale,
     cast(coalesce(layouts.layout_count, 0) as integer) as layout_count,
     arrived.first_seen_at,
@@ -59,3 +83,4 @@ from device_setting
 -- a device all of whose rows were rejected is known too
 left join arrived on device_setting.device_no = arrived.device_no
 left join layouts on device_setting.device_no = layouts.device_no
+left join signs on device_setting.device_no = signs.device_no

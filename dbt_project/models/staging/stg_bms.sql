@@ -11,6 +11,10 @@ layout_setting as (
     select * from {{ source('ops', 'layout_setting') }}
 ),
 
+month_setting as (
+    select * from {{ source('ops', 'month_setting') }}
+),
+
 device_setting as (
     select * from {{ source('ops', 'device_setting') }}
 ),
@@ -23,7 +27,7 @@ car as (
         insulation_cap_kohm,
         chemistry = 'LFP' as is_lfp,
         nullif(unsupported_channels, 'none') as unsupported_channels,
-        {%- for channel in var('zero_channels') %}
+        {%- for channel in var('zero_channels') + var('flag_channels') %}
         position(' {{ channel }} ' in concat(' ', unsupported_channels, ' ')) > 0 as lacks_{{ channel }},
         {%- endfor %}
         device_no
@@ -33,10 +37,13 @@ car as (
 decided as (
     select
         raw_bms.*,
-        raw_bms.pack_current * layout_setting.current_sign as signed_current_a,
+        raw_bms.pack_current * case
+            when month_setting.device_no is null then layout_setting.current_sign
+            else month_setting.current_sign
+        end as signed_current_a,
         raw_bms.pack_volt * layout_setting.voltage_scale as scaled_voltage_v,
         car.cell_count as decided_cell_count,
-        {%- for channel in var('zero_channels') %}
+        {%- for channel in var('zero_channels') + var('flag_channels') %}
         car.lacks_{{ channel }},
         {%- endfor %}
         car.unsupported_channels,
@@ -46,6 +53,10 @@ decided as (
     from raw_bms
     left join layout_setting
         on raw_bms.device_no = layout_setting.device_no and raw_bms.layout_id = layout_setting.layout_id
+    left join month_setting
+        on
+            raw_bms.device_no = month_setting.device_no and raw_bms.layout_id = month_setting.layout_id
+            and raw_bms.measured_month = month_setting.measured_month
     left join car
         on raw_bms.device_no = car.device_no
 ),
@@ -92,11 +103,11 @@ renamed as (
         -- flags
         bms_running as is_bms_running,
         main_relay_conn as is_main_relay_closed,
-        chrg_cable_conn as is_cable_connected,
-        slow_chrg_port_conn as is_slow_port_connected,
-        fast_chrg_port_conn as is_fast_port_connected,
-        fast_chrg_relay_on as is_fast_relay_closed,
-        v2l as is_v2l,
+        {{ supported('chrg_cable_conn') }} as is_cable_connected,
+        {{ supported('slow_chrg_port_conn') }} as is_slow_port_connected,
+        {{ supported('fast_chrg_port_conn') }} as is_fast_port_connected,
+        {{ supported('fast_chrg_relay_on') }} as is_fast_relay_closed,
+        {{ supported('v2l') }} as is_v2l,
         batt_fan_running as is_fan_running,
         hvac_list1 as hvac_1_text,
         hvac_list2 as hvac_2_text,
