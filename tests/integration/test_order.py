@@ -95,7 +95,8 @@ PLAN = st.fixed_dictionaries(
 
 
 @given(plan=PLAN)
-@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# one example is the whole chain twice, a minute; its landing and its order are shuffled, and it runs in parts
+@settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_of_arrivals_and_runs_gives_the_same_tables(
     plan: dict[str, Any], landing: Path, parsed_dbt: Path, at_once: Settings
 ) -> None:
