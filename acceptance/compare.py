@@ -160,14 +160,19 @@ def compare_decisions(layouts: pl.DataFrame, delivery: pl.DataFrame, decisions: 
     decided = decisions.filter(pl.col("layout_id").is_not_null())
 
     def value(decision: str) -> pl.DataFrame:
-        chosen = decided.filter(pl.col("decision") == decision)
+        chosen = decided.filter(pl.col("decision") == decision, pl.col("measured_month").is_null())
         return chosen.select("device_no", "layout_id", pl.col("value").cast(pl.Float64).alias(decision))
 
+    own_months = decided.filter(pl.col("decision") == "current_sign", pl.col("measured_month").is_not_null()).select(
+        *MONTH_KEYS, "layout_id", has_own=True, own_sign=pl.col("value").cast(pl.Float64)
+    )
     keys = ["device_no", "layout_id"]
     return (
         layouts.join(came_in, on=MONTH_KEYS)
         .join(value("current_sign"), on=keys, how="left")
         .join(value("voltage_scale"), on=keys, how="left")
+        .join(own_months, on=[*MONTH_KEYS, "layout_id"], how="left")
+        .with_columns(current_sign=pl.when("has_own").then("own_sign").otherwise("current_sign"))
         .with_columns(
             is_sign_right=(pl.col("current_sign") == pl.col("delivered_current_sign")).fill_null(value=False),
             is_scale_right=(pl.col("voltage_scale") == pl.col("delivered_voltage_scale")).fill_null(value=False),

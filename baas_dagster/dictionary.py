@@ -316,8 +316,9 @@ PLATFORM_TABLES: tuple[Table, ...] = (
             Column(
                 "decision",
                 "varchar",
-                "What was decided: current_sign, voltage_scale, cell_count, temp_sensor_count, temp_sensor_map, "
-                "pack_type, chemistry, car_type, capacity_nominal_ah, insulation_cap_kohm, unsupported_channels.",
+                "What was decided: current_sign, voltage_scale, soc_scale, cell_count, temp_sensor_count, "
+                "temp_sensor_map, pack_type, chemistry, car_type, capacity_nominal_ah, insulation_cap_kohm, "
+                "unsupported_channels.",
             ),
             Column(
                 "layout_id",

@@ -60,8 +60,10 @@ create table if not exists ops.device_setting (
 );
 alter table ops.device_setting add column if not exists unsupported_channels varchar;
 create table if not exists ops.layout_setting (
-    device_no varchar, layout_id varchar, current_sign integer, voltage_scale double, primary key (device_no, layout_id),
+    device_no varchar, layout_id varchar, current_sign integer, voltage_scale double, soc_scale double,
+    primary key (device_no, layout_id),
 );
+alter table ops.layout_setting add column if not exists soc_scale double;
 -- Months in which an export's current has another sign than in all others, NULL where it could not be told.
 create table if not exists ops.month_setting (
     device_no varchar, layout_id varchar, measured_month varchar, current_sign integer,

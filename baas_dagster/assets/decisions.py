@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -82,7 +83,13 @@ def _store(connection: duckdb.DuckDBPyConnection, made: DeviceDecisions) -> str:
         number("capacity_nominal_ah"), sources[0] if sources else None,
     ]  # fmt: skip
     layouts = [
-        (device, layout, whole("current_sign", layout), number("voltage_scale", layout))
+        (
+            device,
+            layout,
+            whole("current_sign", layout),
+            number("voltage_scale", layout),
+            number("soc_scale", layout),
+        )
         for layout in sorted({d.layout_id for d in made.decisions if d.layout_id})
     ]
     months = [
@@ -144,14 +151,21 @@ def device_decision(
 
 
 def _quality(made: DeviceDecisions, pieces: Mapping[str, Mapping[str, Evidence]]) -> dict[PartitionId, list[Outcome]]:
-    """Per month: rows whose current has no sign, and rows in which it is another than in the rest of their export."""
+    """Per month: rows whose current has no sign or another than the rest of their export, or whose SoC is not in %."""
+    soc_scales = {d.layout_id: d for d in made.decisions if d.decision == "soc_scale"}
     signs = {(d.layout_id, d.measured_month): d for d in made.decisions if d.decision == "current_sign"}
-    rows: dict[str, int] = {}
+    rows: Counter[str] = Counter()
+    soc_rows: Counter[str] = Counter()
     unknown: dict[str, list[tuple[int, Decision]]] = {}
     differs: dict[str, list[tuple[int, Decision]]] = {}
+    scaled: dict[str, list[tuple[int, Decision]]] = {}
     for layout, months in pieces.items():
         for month, found in months.items():
-            rows[month] = rows.get(month, 0) + (count := found.get("current_rows", 0))
+            rows[month] += (count := found.get("current_rows", 0))
+            soc_rows[month] += found.get("soc_rows", 0)
+            scale = soc_scales.get(layout)
+            if scale is not None and scale.value not in {None, "1"} and found.get("soc_rows", 0):
+                scaled.setdefault(month, []).append((found["soc_rows"], scale))
             decision = signs.get((layout, month)) or signs.get((layout, None))
             if decision is None or not count:
                 continue
@@ -160,18 +174,18 @@ def _quality(made: DeviceDecisions, pieces: Mapping[str, Mapping[str, Evidence]]
             elif decision.measured_month:
                 differs.setdefault(month, []).append((count, decision))
 
-    def outcome(name: str, month: str, hit: Mapping[str, list[tuple[int, Decision]]]) -> Outcome:
-        mine = hit.get(month, [])
+    def outcome(name: str, checked: int, hit: Sequence[tuple[int, Decision]]) -> Outcome:
         example = "; ".join(
-            f"{d.layout_id}: {d.value or 'no sign'}, confidence {d.confidence} from {d.n}" for _, d in mine
+            f"{d.layout_id}: {d.decision} {d.value or 'unknown'}, confidence {d.confidence} from {d.n}" for _, d in hit
         )
-        failed = sum(count for count, _ in mine)
-        return Outcome(name, Severity.FLAG, not failed, rows[month], failed, example or None)
+        failed = sum(count for count, _ in hit)
+        return Outcome(name, Severity.FLAG, not failed, checked, failed, example or None)
 
     return {
         PartitionId(made.device_no, month): [
-            outcome("current_has_a_sign", month, unknown),
-            outcome("current_sign_of_its_export", month, differs),
+            outcome("current_has_a_sign", rows[month], unknown.get(month, [])),
+            outcome("current_sign_of_its_export", rows[month], differs.get(month, [])),
+            outcome("soc_in_percent", soc_rows[month], scaled.get(month, [])),
         ]
         for month in sorted(rows)
     }

@@ -53,6 +53,10 @@ _CURRENT_STEP_A = 5.0
 """Steps of the delivered current (resolution 0.1 A) that move the voltage of any pack above its 0.1 V resolution."""
 _LFP_CEILING_MV = 3700
 """LFP is charged to 3.65 V and rests below 3.4 V; NMC passes 3.7 V above about 40 % SoC."""
+_SOC_POINT_AH = 20.0
+"""Ah that move the delivered SoC by 1: 0.4 to 2 where it is in %, 40 to 200 where it runs from 0 to 1."""
+_SOC_STRETCHES = 5
+"""Stretches of 600 s in which both moved before a SoC from 0 to 1 is believed, beside that it is never above 1."""
 _PLATEAU_SOC_PCT, _PLATEAU_MV, _PLATEAU_SHARE, _PLATEAU_ROWS = 60.0, 3550, 0.9, 100
 """From 60 % on LFP stands below 3.55 V but for the end of a charge, NMC above it but for heavy loads. In simulated
 months at least 0.995 of the readings of LFP cells are below, of others at most 0.015."""
@@ -159,6 +163,11 @@ def _layout_evidence(rows: pl.DataFrame) -> Evidence:
         clear = (np.abs(moved) > 3600.0) & (rise != 0)  # more than 1 Ah
         found[f"{name}_agree"] = int(np.sum(clear & (np.sign(moved) == np.sign(rise))))
         found[f"{name}_oppose"] = int(np.sum(clear & (np.sign(moved) != np.sign(rise))))
+        if column == "soc":
+            found["soc_stretches"] = int(np.sum(clear))
+            found["soc_of_one"] = int(np.sum(np.abs(moved[clear]) / 3600.0 > _SOC_POINT_AH * np.abs(rise[clear])))
+            found["soc_rows"] = int(np.sum(np.isfinite(level)))
+            found["soc_above_1"] = int(np.sum(level > 1))
 
     cell_sum_v = rows["cell_sum_mv"].to_numpy() / 1000.0
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -365,10 +374,8 @@ def decide(
         made.append(_overridden(sign, overrides))
         if not made[-1].is_overridden:
             made += of_months
-        scale, sure, seen = _scale(total)
-        made.append(
-            _overridden(Decision("voltage_scale", layout, _text(scale), round(sure, 3), seen, total), overrides)
-        )
+        for name, (scale, sure, seen) in (("voltage_scale", _scale(total)), ("soc_scale", _soc_scale(total))):
+            made.append(_overridden(Decision(name, layout, _text(scale), round(sure, 3), seen, total), overrides))
     made += [_overridden(d, overrides) for d in _pack_decisions(device, car_type)]
     return DeviceDecisions(device_no, tuple(made))
 
@@ -384,6 +391,17 @@ def _scale(total: Evidence) -> tuple[float | None, float, int]:
         above = total["volt_above_1000"]
         return (0.1 if above * 2 > rows else 1.0), 0.8, rows
     return None, 0.0, 0
+
+
+def _soc_scale(total: Evidence) -> tuple[float | None, float, int]:
+    """Factor from the delivered state of charge to %: 1, or 100 where it runs from 0 to 1. Not shown otherwise, 1."""
+    rows, stretches = total.get("soc_rows", 0), total.get("soc_stretches", 0)
+    if not rows:
+        return None, 0.0, 0
+    share = total["soc_of_one"] / stretches if stretches else 0.0
+    if total["soc_above_1"] <= 0.001 * rows and stretches >= _SOC_STRETCHES and share > 0.5:
+        return 100.0, share, stretches
+    return 1.0, total["soc_above_1"] / rows, rows
 
 
 def _pack_decisions(device: Evidence, car_type: str | None) -> list[Decision]:
@@ -491,7 +509,8 @@ def _overridden(decision: Decision, overrides: Mapping[tuple[str, str | None], s
 
 
 _NUMBERS = {
-    "current_sign", "voltage_scale", "cell_count", "temp_sensor_count", "capacity_nominal_ah", "insulation_cap_kohm",
+    "current_sign", "voltage_scale", "soc_scale", "cell_count", "temp_sensor_count",
+    "capacity_nominal_ah", "insulation_cap_kohm",
 }  # fmt: skip
 _TEXTS = {"temp_sensor_map", "pack_type", "car_type", "chemistry", "unsupported_channels"}
 

@@ -25,7 +25,7 @@ PLAIN, NO_COUNTERS, NO_CELLS, FLAT_SOC, MINUTE, SWAPPED, PADDED, GPS_ONLY, SLOW_
 NO_VOLTAGE, NO_CURRENT, NO_MOTION, SILENT_DRIVES = (f"0129000{number}" for number in range(4013, 4017))
 SPARSE, SPARSER, WHOLE_KM, BLANK_SPEED, SPIKE, V2L_FLAG, ZERO = (f"0129000{number}" for number in range(4017, 4024))
 COUNTERS = ("cumul_current_chrgd", "cumul_current_dischrgd", "cumul_pw_chrgd", "cumul_pw_dischrgd")
-ENERGY_COUNTERS = ("cumul_pw_chrgd", "cumul_pw_dischrgd")
+ENERGY_COUNTERS = COUNTERS[2:]
 HOUR_KWH = 30 * 0.35
 """What the car takes from the pack in its hour of driving."""
 
@@ -81,10 +81,9 @@ def _without(*columns: str) -> Callable[[int, Row], Row]:
 
 def _swapped(number: int, row: Row) -> Row:
     """Another pack from the middle on: its counters begin at 5 Ah."""
-    names = ("cumul_current_chrgd", "cumul_current_dischrgd", "cumul_pw_chrgd", "cumul_pw_dischrgd")
     if number < DAYS * ROWS:
         return row
-    return row | {name: f"{float(str(row[name])) % 100 + 5:.1f}" for name in names}
+    return row | {name: f"{float(str(row[name])) % 100 + 5:.1f}" for name in COUNTERS}
 
 
 def _smaller(number: int, row: Row) -> Row:

@@ -218,7 +218,9 @@ def decided(sign: str, scale: str) -> pl.DataFrame:
             "decision": ["current_sign", "voltage_scale", "cell_count"],
             "layout_id": ["psql-1", "psql-1", None],
             "value": [sign, scale, "90"],
-        }
+            "measured_month": [None, None, None],
+        },
+        schema_overrides={"measured_month": pl.String},
     )
 
 
@@ -235,6 +237,9 @@ def test_sign_and_scale_must_be_right_for_the_export_of_each_month() -> None:
     assert right.select("is_sign_right", "is_scale_right").rows() == [(True, True)]
     wrong = compare_decisions(layouts, delivery(), decided("1", "1"))
     assert wrong.select("is_sign_right", "is_scale_right").rows() == [(False, False)]
+    own = decided("-1", "0.1").head(1).with_columns(measured_month=pl.lit("2023-01"), value=pl.lit("1"))
+    turned = compare_decisions(layouts, delivery(), pl.concat([decided("-1", "0.1"), own]))
+    assert turned.select("is_sign_right", "is_scale_right").rows() == [(False, True)], "the sign of the month counts"
     undecided = compare_decisions(layouts, delivery(), decided("-1", "0.1").clear())
     assert undecided.select("is_sign_right", "is_scale_right").rows() == [(False, False)]
 

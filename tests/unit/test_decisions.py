@@ -137,6 +137,19 @@ def test_the_scale_of_a_car_without_cells_comes_from_the_voltage_itself() -> Non
     assert found.value("pack_type") is None
 
 
+def test_a_state_of_charge_from_0_to_1_is_known_by_the_charge_that_moves_it() -> None:
+    rows = drive()
+    assert decided([rows]).value("soc_scale", "psql-1") == "1"
+    assert decided([rows.with_columns(pl.col("soc") / 100)]).value("soc_scale", "psql-1") == "100"
+
+
+def test_an_empty_pack_that_moves_no_charge_stays_empty() -> None:
+    empty = drive().with_columns(pl.lit(0.6).alias("soc"))
+    assert decided([empty]).value("soc_scale", "psql-1") == "1"
+    never = drive().with_columns(pl.lit(None, dtype=pl.Float64).alias("soc"))
+    assert decided([never]).value("soc_scale", "psql-1") is None
+
+
 def test_cells_sensors_and_pack_type_come_from_what_the_rows_hold() -> None:
     found = decided([drive()])
     assert found.value("cell_count") == "96"

@@ -60,7 +60,6 @@ lasting as (
     from cell_counts
 ),
 
--- a counter at 0 has never counted
 read as (
     select
         periods.awake_no,
@@ -72,8 +71,8 @@ read as (
                 then periods.soc_first_pct
         end as soc_pct,
         {%- for name, unit in counters %}
-        nullif(periods.{{ name }}_total_first_{{ unit }}, 0) as {{ name }}_first_{{ unit }},
-        nullif(periods.{{ name }}_total_last_{{ unit }}, 0) as {{ name }}_last_{{ unit }},
+        periods.{{ name }}_total_first_{{ unit }} as {{ name }}_first_{{ unit }},
+        periods.{{ name }}_total_last_{{ unit }} as {{ name }}_last_{{ unit }},
         {%- endfor %}
         periods.odometer_first_km,
         periods.odometer_last_km,
@@ -117,9 +116,7 @@ stepped as (
         {{ counter_rise_max_ah('silent_h', 'silent_km') }} as silence_max_ah,
         {%- for name, unit in counters %}
         {%- set since_h = name ~ '_' ~ unit ~ '_since_h' %}
-        -- a counter that begins anew may read 0 first, which alone is no reading
-        coalesce({{ name }}_first_{{ unit }}, {{ name }}_last_{{ unit }}) - {{ name }}_before_{{ unit }}
-            as {{ name }}_step_{{ unit }},
+        {{ name }}_first_{{ unit }} - {{ name }}_before_{{ unit }} as {{ name }}_step_{{ unit }},
         {{ counter_rise_max_ah(since_h, 'case when ' ~ since_h ~ ' <= silent_h then silent_km end') }}
         * {{ per_ah[unit] }} as {{ name }}_max_{{ unit }},
         {%- endfor %}

@@ -110,8 +110,7 @@ sums as (
         {{ fixed_sum('bridged_s') }} as bridged_s,
         {{ fixed_sum('lost_s') }} as lost_s,
         {{ fixed_sum('integral_ah') }} as charge_integral_ah,
-        case when sum(energy_s) > 0 then {{ fixed_sum('integral_kwh') }} end
-            as energy_integral_kwh,
+        case when sum(energy_s) > 0 then {{ fixed_sum('integral_kwh') }} end as energy_integral_kwh,
         case when bool_and(counter_ah is not null) then {{ fixed_sum('counter_ah') }} end as charge_counter_ah,
         case when bool_and(counter_kwh is not null) then {{ fixed_sum('counter_kwh') }} end as energy_counter_kwh,
         {{ fixed_sum('plug_step_kwh') }} as plug_kwh,
@@ -244,7 +243,7 @@ judged as (
             energy_counter_kwh is not null
             and not (
                 energy_counter_kwh < {{ var('counter_step_kwh') }}
-                and coalesce(energy_integral_kwh, 0e0) > 5 * {{ var('counter_step_kwh') }}
+                and coalesce(energy_integral_kwh, 0e0) > {{ var('counter_still_kwh') }}
             ),
             false
         ) as is_counter_moving
@@ -282,7 +281,7 @@ methods as (
             -- the integral lies within the resolution of the counter, and is finer
             when
                 is_counter_moving and is_energy_whole and is_integral_fine
-                and abs(energy_counter_kwh - energy_integral_kwh) <= 2 * {{ var('counter_step_kwh') }}
+                and abs(energy_counter_kwh - energy_integral_kwh) <= {{ var('counter_agrees_kwh') }}
                 then 'integral, counter agrees'
             when is_counter_moving then 'counter'
             when is_energy_whole then 'integral'

@@ -34,10 +34,10 @@ banded as (
     select
         'speed' as band_kind,
         case
-            when speed_mean_kmh < 30 then '0-30'
-            when speed_mean_kmh < 60 then '30-60'
-            when speed_mean_kmh < 90 then '60-90'
-            when speed_mean_kmh >= 90 then '90-'
+            {%- for edge in var('speed_bands_kmh') %}
+            when speed_mean_kmh < {{ edge }} then '{{ loop.previtem | default(0) }}-{{ edge }}'
+            {%- endfor %}
+            when speed_mean_kmh >= {{ var('speed_bands_kmh') | last }} then '{{ var('speed_bands_kmh') | last }}-'
             else 'unknown'
         end as band,
         trips.*

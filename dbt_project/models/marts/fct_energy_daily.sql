@@ -186,19 +186,20 @@ driven as (
     group by device_no, service_date
 ),
 
--- silences in which the car drove, cut at midnight by time. One inside a trip is the trip's; what a silence charged is
--- no recuperation
-silent_drive as (
+-- silences cut at midnight by time; one inside a trip is the trip's, and what a silence charged is no recuperation
+silence_part as (
     select
         {{ kst_day('days.on_date') }} as service_date,
         {{ seconds_between(
             'greatest(silences.from_at, cast(days.on_date as timestamp))',
             'least(silences.to_at, cast(' ~ add_days('days.on_date', 1) ~ ' as timestamp))'
         ) }} / nullif(silences.silence_s, 0) as day_share,
+        silences.has_moved,
+        silences.charge_evidence,
         silences.odometer_step_km,
-        case when crossed.from_at is null then silences.discharged_step_kwh else 0e0 end as out_kwh,
+        crossed.from_at is not null as is_of_trip,
+        silences.discharged_step_kwh as out_kwh,
         case
-            when crossed.from_at is not null then 0e0
             when silences.charge_evidence is null then silences.charged_step_kwh
             when silences.charge_evidence = 'plug counter' then silences.charged_step_kwh - silences.plug_step_kwh
         end as regen_kwh,
@@ -207,18 +208,30 @@ silent_drive as (
     left join trip_part as crossed
         on silences.device_no = crossed.device_no and silences.to_at = crossed.from_at and crossed.silence_s > 0
     {{ cross_join_days(kst_day('silences.from_at'), kst_day('silences.to_at')) }}
-    where silences.has_moved and not silences.is_over_gate
+    where not silences.is_over_gate
 ),
 
 driven_silently as (
     select
         service_date,
         {{ fixed_sum('day_share * odometer_step_km') }} as known_km,
-        bool_and(out_kwh is not null and regen_kwh is not null) as is_known,
-        {{ fixed_sum('day_share * out_kwh') }} as out_kwh,
-        {{ fixed_sum('day_share * regen_kwh') }} as regen_kwh,
+        bool_and(is_of_trip or (out_kwh is not null and regen_kwh is not null)) as is_known,
+        {{ fixed_sum('case when not is_of_trip then day_share * out_kwh end') }} as out_kwh,
+        {{ fixed_sum('case when not is_of_trip then day_share * regen_kwh end') }} as regen_kwh,
         device_no
-    from silent_drive
+    from silence_part
+    where has_moved
+    group by device_no, service_date
+),
+
+-- neither driven nor charged in: what the counters lost
+slept as (
+    select
+        service_date,
+        {{ fixed_sum('day_share * (out_kwh - regen_kwh)') }} as energy_kwh,
+        device_no
+    from silence_part
+    where not has_moved and charge_evidence is null and not is_of_trip
     group by device_no, service_date
 ),
 
@@ -252,24 +265,6 @@ rested as (
     group by fragments.device_no, fragments.service_date
 ),
 
--- silences that were neither driven nor charged in: what the counters lost over them, cut at midnight by time
-slept as (
-    select
-        {{ kst_day('days.on_date') }} as service_date,
-        {{ fixed_sum(
-            '(silences.discharged_step_kwh - silences.charged_step_kwh) * '
-            ~ seconds_between(
-                'greatest(silences.from_at, cast(days.on_date as timestamp))',
-                'least(silences.to_at, cast(' ~ add_days('days.on_date', 1) ~ ' as timestamp))'
-            ) ~ ' / nullif(silences.silence_s, 0)'
-        ) }} as energy_kwh,
-        silences.device_no
-    from silences
-    {{ cross_join_days(kst_day('silences.from_at'), kst_day('silences.to_at')) }}
-    where not silences.has_moved and silences.charge_evidence is null
-    group by silences.device_no, days.on_date
-),
-
 -- a day without sessions took nothing where the pack was metered; a month without rows is judged as the others are
 metered as (
     select
@@ -279,8 +274,7 @@ metered as (
         charge_sums.v2l_kwh,
         days.gated_by is null
         and coalesce(charge_sums.is_metered, meter_month.is_metered, meter.is_metered, false) as is_metered,
-        days.gated_by is null
-        and coalesce(meter_month.is_motion_seen, meter.is_motion_seen, false) as is_motion_seen,
+        days.gated_by is null and coalesce(meter_month.is_motion_seen, meter.is_motion_seen, false) as is_motion_seen,
         case
             when days.gated_by is not null then concat('gated: ', days.gated_by)
             when not coalesce(meter_month.is_metered, meter.is_metered, false)

@@ -96,7 +96,7 @@ trips as (
             counter_out_kwh is not null and counter_regen_kwh is not null
             and not (
                 counter_out_kwh < {{ var('counter_step_kwh') }}
-                and integral_out_kwh > 5 * {{ var('counter_step_kwh') }}
+                and integral_out_kwh > {{ var('counter_still_kwh') }}
             ),
             false
         ) as has_counters
@@ -126,7 +126,7 @@ methods as (
             when
                 has_integral and has_counters
                 and abs(counter_out_kwh - counter_regen_kwh - (integral_out_kwh - integral_regen_kwh))
-                <= 2 * {{ var('counter_step_kwh') }}
+                <= {{ var('counter_agrees_kwh') }}
                 then 'integral, counter agrees'
             when has_counters and distance_km >= {{ var('trip_counter_min_km') }} then 'counter'
             when has_integral then 'integral'

@@ -42,6 +42,9 @@ decided as (
             else month_setting.current_sign
         end as signed_current_a,
         raw_bms.pack_volt * layout_setting.voltage_scale as scaled_voltage_v,
+        -- an export from 0 to 1 has no more decimals than this
+        round(raw_bms.soc * coalesce(layout_setting.soc_scale, 1), 3) as scaled_soc_pct,
+        round(raw_bms.socd * coalesce(layout_setting.soc_scale, 1), 3) as scaled_socd_pct,
         car.cell_count as decided_cell_count,
         {%- for channel in var('zero_channels') + var('flag_channels') %}
         car.lacks_{{ channel }},
@@ -78,8 +81,8 @@ renamed as (
         scaled_voltage_v as pack_voltage_v,
         signed_current_a as pack_current_a,
         {{ supported('batt_pw') }} as pack_power_kw,
-        case when not {{ is_soc_no_value('soc') }} then soc end as soc_pct,
-        case when not {{ is_soc_no_value('socd') }} then socd end as soc_display_pct,
+        case when not {{ is_soc_no_value('scaled_soc_pct') }} then scaled_soc_pct end as soc_pct,
+        case when not {{ is_soc_no_value('scaled_socd_pct') }} then scaled_socd_pct end as soc_display_pct,
         {{ supported('soh') }} as soh_bms_pct,
         {{ supported('acceptable_chrg_pw') }} as charge_power_limit_kw,
         {{ supported('acceptable_dischrg_pw') }} as discharge_power_limit_kw,
@@ -151,7 +154,7 @@ renamed as (
         -- no value (DOMAIN 3, kind 2): what the NULLs above were
         unsupported_channels,
         coalesce(odometer = 0, false) as is_odometer_zero,
-        {{ is_soc_no_value('soc') }} as is_soc_no_value,
+        {{ is_soc_no_value('scaled_soc_pct') }} as is_soc_no_value,
         coalesce(insul_resistance = 0, false) as is_insulation_zero,
         coalesce(insul_resistance >= insulation_cap_kohm, false) as is_insulation_censored,
         -- suspect (DOMAIN 3, kind 3): kept, left out of averages
