@@ -23,7 +23,9 @@ PLAIN, NO_COUNTERS, NO_CELLS, FLAT_SOC, MINUTE, SWAPPED, PADDED, GPS_ONLY, SLOW_
     f"0129000{number}" for number in range(4001, 4013)
 )
 NO_VOLTAGE, NO_CURRENT, NO_MOTION, SILENT_DRIVES = (f"0129000{number}" for number in range(4013, 4017))
-SPARSE, SPARSER, WHOLE_KM, BLANK_SPEED, SPIKE, V2L_FLAG, ZERO = (f"0129000{number}" for number in range(4017, 4024))
+SPARSE, SPARSER, HOLE, WHOLE_KM, BLANK_SPEED, SPIKE, V2L_FLAG, ZERO = (
+    f"0129000{number}" for number in range(4017, 4025)
+)
 COUNTERS = ("cumul_current_chrgd", "cumul_current_dischrgd", "cumul_pw_chrgd", "cumul_pw_dischrgd")
 ENERGY_COUNTERS = COUNTERS[2:]
 HOUR_KWH = 30 * 0.35
@@ -127,6 +129,7 @@ CARS: dict[str, Callable[[int, Row], Row]] = {
     SILENT_DRIVES: lambda _, row: row,
     SPARSE: lambda _, row: row,
     SPARSER: lambda _, row: row,
+    HOLE: lambda _, row: row,
     WHOLE_KM: lambda _, row: row | {"emobility_spd": "", "odometer": str(int(float(str(row["odometer"]))))},
     BLANK_SPEED: lambda number, row: row | ({"emobility_spd": ""} if number % 3 == 0 else {}),
     SPIKE: lambda number, row: row | ({"pack_current": 250.0} if number % (2 * ROWS) == ROWS + 180 else {}),
@@ -139,10 +142,11 @@ CARS: dict[str, Callable[[int, Row], Row]] = {
 ROWS = 361
 """Of an hour, at 10 s."""
 LOGGED: dict[str, Callable[[int], bool]] = {
-    # of every second drive nothing is logged; of charges a row every 4 and every 10 minutes
+    # of every second drive nothing is logged; of charges a row every 4 and every 10 minutes, and all but 4 minutes
     SILENT_DRIVES: lambda number: number // ROWS % 4 != 2,
     SPARSE: lambda number: number // ROWS % 2 == 0 or number % ROWS % 24 == 0,
     SPARSER: lambda number: number // ROWS % 2 == 0 or number % ROWS % 60 == 0,
+    HOLE: lambda number: number // ROWS % 2 == 0 or not 150 < number % ROWS < 174,
 }
 
 
@@ -345,11 +349,13 @@ def test_a_drive_in_a_silence_takes_what_the_counters_say(published: Settings) -
     assert silent["driven_net_kwh"].min() > 0
 
 
-@pytest.mark.parametrize("device", [SPARSE, SPARSER])
+@pytest.mark.parametrize("device", [SPARSE, SPARSER, HOLE])
 def test_a_charge_is_found_once_however_rarely_it_is_written(published: Settings, device: str) -> None:
     sessions = rows_of(published, "fct_charging_session", device)
     assert sessions.height == DAYS
     assert set(sessions["mode"]) == {"AC"}
+    twice = sessions.filter(pl.col("energy_integral_kwh") > pl.col("energy_counter_kwh") + 0.25)
+    assert twice.is_empty(), "what is integrated is no silence beside"
     days, plain = rows_of(published, "fct_energy_daily", device), rows_of(published, "fct_energy_daily", PLAIN)
     assert days["charged_kwh"].sum() == pytest.approx(plain["charged_kwh"].sum(), rel=0.01)
     assert days["parked_kwh"].sum() == pytest.approx(plain["parked_kwh"].sum(), abs=0.5)
